@@ -1,1 +1,10 @@
-//! placeholder
+//! What a plugin is: one trait per kind, and the registry that finds them by name.
+//!
+//! Built in or a program of its own, a plugin stands behind the same trait. Nothing here knows a
+//! vendor, a queue or a route.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod driver;
+
+pub use driver::*;

@@ -1,0 +1,155 @@
+//! The driver kind: how to reach a device and what to do there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use netpulse_model::request::Strategy;
+use netpulse_model::{
+    ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, FieldError, Outcome,
+};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// A driver: validates requests for its devices and opens sessions to them.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// The name that requests carry in `driver`.
+    fn name(&self) -> &str;
+
+    /// Where its jobs wait unless the request or the configuration says.
+    fn default_strategy(&self) -> Strategy;
+
+    /// Which device these arguments mean.
+    ///
+    /// # Errors
+    /// No host, or a port that is none.
+    fn device(&self, args: &ConnectionArgs) -> Result<DeviceKey, FieldError>;
+
+    /// Everything wrong with a request that can be seen without the device; empty when sound.
+    fn validate(&self, request: &ExecutionRequest) -> Vec<FieldError>;
+
+    /// Everything wrong with connection arguments alone.
+    fn validate_connection(&self, args: &ConnectionArgs) -> Vec<FieldError>;
+
+    /// Opens a session. Bounded by the arguments' own timeouts.
+    ///
+    /// # Errors
+    /// With the code that says which step failed.
+    async fn connect(&self, args: &ConnectionArgs) -> Result<Box<dyn DriverSession>, ErrorInfo>;
+
+    /// Connects, looks, disconnects; what it saw (`host`, `prompt`, `remote_version`, ...).
+    ///
+    /// # Errors
+    /// As [`Driver::connect`].
+    async fn test(&self, args: &ConnectionArgs) -> Result<Map<String, Value>, ErrorInfo>;
+}
+
+/// What to do over a session, rendered and ready to send.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Commands, one result each.
+    Commands(Vec<String>),
+    /// Configuration lines.
+    Config(Vec<String>),
+}
+
+/// What a driver tells while it works. Called between awaits: must not block.
+pub trait Watch: Send + Sync {
+    /// Line `index` of `total` is about to be sent: after this, it may have reached the device.
+    /// False when the right to send was lost: do not send it.
+    fn sending(&self, index: usize, total: usize, line: &str) -> bool;
+
+    /// Line `index` was answered.
+    fn answered(&self, index: usize, total: usize, result: &ExecutionResult);
+}
+
+/// The frame of one execution.
+pub struct Run<'a> {
+    /// The request that the work came from (driver arguments, flags).
+    pub request: &'a ExecutionRequest,
+    /// The work.
+    pub work: Work,
+    /// Whom to tell.
+    pub watch: &'a dyn Watch,
+    /// Canceled: stop between lines; interrupt a command that hangs.
+    pub cancel: CancellationToken,
+    /// The right to send was lost: drop everything, say nothing more to the device.
+    pub fence: CancellationToken,
+    /// Whether the session served an earlier job.
+    pub reused: bool,
+}
+
+/// What came of an execution.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// One per command or line, in order; a config driver reports skipped lines too.
+    pub results: Vec<ExecutionResult>,
+    /// Why the job failed; none when it did what was asked.
+    pub error: Option<ErrorInfo>,
+    /// For modifications, always: what took effect.
+    pub outcome: Option<Outcome>,
+    /// The session can serve another job.
+    pub reusable: bool,
+    /// Nothing of the work had reached the device when it failed: it may be tried again, even a
+    /// modification.
+    pub untouched: bool,
+}
+
+impl Report {
+    /// A report of a failure before anything was sent.
+    pub fn untouched(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { error: Some(ErrorInfo::new(code, message)), untouched: true, ..Self::default() }
+    }
+}
+
+/// A live session to one device.
+#[async_trait]
+pub trait DriverSession: Send {
+    /// Does the work. Never panics, never hangs: every wait inside has a deadline. The caller
+    /// also drops this future when the job's own time is up, after which it only calls
+    /// [`DriverSession::close`].
+    async fn run(&mut self, run: Run<'_>) -> Report;
+
+    /// Gives a sign of life and looks for one; cheap.
+    ///
+    /// # Errors
+    /// The session is dead.
+    async fn keepalive(&mut self) -> Result<(), ErrorInfo>;
+
+    /// Resolves when the other side closes the session while it is idle. Safe to drop.
+    async fn closed(&mut self);
+
+    /// Seconds between signs of life, when the arguments say.
+    fn keepalive_interval(&self) -> Option<Duration>;
+
+    /// Leaves politely, within a second or two, and closes.
+    async fn close(&mut self);
+}
+
+/// The drivers by name.
+#[derive(Clone, Default)]
+pub struct Drivers {
+    by_name: Arc<BTreeMap<String, Arc<dyn Driver>>>,
+}
+
+impl Drivers {
+    /// A registry of these drivers; a later one of the same name replaces an earlier one.
+    #[must_use]
+    pub fn new(drivers: Vec<Arc<dyn Driver>>) -> Self {
+        Self { by_name: Arc::new(drivers.into_iter().map(|d| (d.name().to_owned(), d)).collect()) }
+    }
+
+    /// The driver of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Driver>> {
+        self.by_name.get(name)
+    }
+
+    /// All names, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.by_name.keys().map(String::as_str).collect()
+    }
+}

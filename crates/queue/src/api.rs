@@ -1,0 +1,355 @@
+//! The trait that every engine implements, and the words of its calls.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use netpulse_model::event::{Event, EventId, What};
+use netpulse_model::job::RetryPolicy;
+use netpulse_model::worker::WorkerRecord;
+use netpulse_model::{
+    DeviceKey, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority, QueueName, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// A name that one running node goes by. Two nodes never share one.
+pub type NodeName = String;
+
+/// A job to be accepted.
+#[derive(Clone)]
+pub struct NewJob {
+    /// Its identity, chosen by the submitter.
+    pub id: JobId,
+    /// `FifoQ` or the device's own queue.
+    pub queue: QueueName,
+    /// The device it is for, also in `FifoQ`: modifications take its lease.
+    pub device: Option<DeviceKey>,
+    /// Whether it changes the device.
+    pub kind: JobKind,
+    /// Its place among the jobs of its queue.
+    pub priority: Priority,
+    /// The driver's name.
+    pub driver: String,
+    /// The host as the client wrote it.
+    pub device_name: Option<String>,
+    /// The commands or lines, masked.
+    pub command: Vec<String>,
+    /// How long it may wait.
+    pub ttl: Duration,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// How long its result is kept.
+    pub result_ttl: Duration,
+    /// Tries after failed connections; queries only.
+    pub retry: RetryPolicy,
+    /// The same key within the life of its job gives the same job.
+    pub idempotency_key: Option<String>,
+    /// Digest of the request, so that a key used again for another request is refused.
+    pub digest: [u8; 32],
+    /// The request itself, secrets included. The engine seals it before it touches a disk or wire.
+    pub payload: Vec<u8>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// Durable, in order.
+    Accepted(Job),
+    /// The key was known: this is the job it stands for.
+    Known(Job),
+    /// The key was known, but for another request.
+    KeyReused(JobId),
+    /// A bound was reached: try again after so long. The text names the bound's key.
+    Full {
+        /// Which bound, in words.
+        what: String,
+        /// When it may be worth another try.
+        retry_after: Duration,
+    },
+}
+
+/// Why the store could not be asked. Everything here is temporary unless it says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// The store does not answer or cannot write (outage, disk full): 503 on submit.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be read back.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+    /// The engine has been closed.
+    #[error("the store has been closed")]
+    Closed,
+}
+
+/// The right to be the one writer of one device, until it ends or is renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The device.
+    pub device: DeviceKey,
+    /// Who holds it.
+    pub node: NodeName,
+    /// Grows with every new holder; never reused.
+    pub epoch: u64,
+}
+
+/// A job in hands: what it takes to run it and to say how it ended.
+#[derive(Clone)]
+pub struct Claim {
+    /// The job as it stands now (`started`).
+    pub job: Job,
+    /// Proof of the claim.
+    pub token: ClaimToken,
+    /// The request, opened.
+    pub payload: Vec<u8>,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// Its retry policy.
+    pub retry: RetryPolicy,
+}
+
+/// Proof that a job was claimed: refused once another claim, a lost lease or an end came between.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClaimToken {
+    /// The job.
+    pub job: JobId,
+    /// The claim's number: grows with every claim of any job.
+    pub epoch: u64,
+    /// The node that claimed it.
+    pub node: NodeName,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// `Finished`, `Failed` or `Canceled`.
+    pub status: JobStatus,
+    /// The result, whole.
+    pub result: JobResult,
+}
+
+/// What a completion, a renewal or a progress note met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Taken,
+    /// The claim or lease is no longer this one's: nothing was changed.
+    Stale,
+}
+
+/// What a cancel met.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Canceled {
+    /// It had not started; it never will.
+    BeforeStart(Job),
+    /// It runs; its worker has been told and will say between which lines it stopped.
+    Asked(Job),
+    /// Too late: it had ended.
+    TooLate(Job),
+    /// No such job.
+    Unknown,
+}
+
+/// Which jobs to list. Every part given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct JobQuery {
+    /// In this queue.
+    pub queue: Option<QueueName>,
+    /// In one of these states; empty means any.
+    pub status: Vec<JobStatus>,
+    /// Run by a worker of this node.
+    pub node: Option<String>,
+    /// For this host (any port) or `host:port`.
+    pub host: Option<String>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+    /// At most so many; 0 means all.
+    pub limit: usize,
+}
+
+/// One page of a listing, newest first, stable while jobs come and go.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Where the next page starts; none when this was the last.
+    pub next: Option<String>,
+}
+
+/// What a node is told over its one notification stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// Jobs wait for a device that this node owns, or that nobody owns and this node may take.
+    Device(DeviceKey),
+    /// Jobs wait in `FifoQ`.
+    Fifo,
+    /// A job that this node runs is to be canceled.
+    Cancel(JobId),
+    /// A worker of this node is to end after its current job.
+    StopWorker(String),
+    /// A lease was lost: stop sending to this device now.
+    LeaseLost(Lease),
+}
+
+/// Counts for `/system/stats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobCounts {
+    /// Waiting (also for a retry).
+    pub queued: u64,
+    /// Running.
+    pub started: u64,
+    /// Kept results of each end.
+    pub finished: u64,
+    /// As above.
+    pub failed: u64,
+    /// As above.
+    pub canceled: u64,
+}
+
+/// Whose events to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Follow {
+    /// One job's, ending with its end.
+    Job(JobId),
+    /// Everybody's, without end.
+    All,
+}
+
+/// An item of an event stream.
+#[derive(Debug, Clone)]
+pub enum Followed {
+    /// Something happened.
+    Event(Event),
+    /// The follower fell behind, or resumed from before what is kept: events before this id are
+    /// gone. The jobs themselves still tell the truth.
+    Gap(EventId),
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// How many jobs of its queue go before it.
+    pub ahead: u64,
+    /// The job that holds its device, if one does.
+    pub behind: Option<JobId>,
+    /// Not before this time (a retry).
+    pub not_before: Option<Timestamp>,
+}
+
+/// Where jobs wait and who owns which device.
+///
+/// Promises are numbered as in ARCHITECTURE.md. All calls are safe to drop at any `await`: what
+/// was already decided stays decided, and the caller finds it with [`Queue::job`].
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    // --- those who ask -------------------------------------------------------------------------
+
+    /// Accepts jobs, all in one transaction, in this order. Returns when they are durable
+    /// (promise 1); the answers align with the input.
+    async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError>;
+
+    /// One job, whole: never final without its result (D1).
+    async fn job(&self, id: JobId) -> Result<Option<Job>, QueueError>;
+
+    /// One job as soon as it has ended, or as it stands when `wait` has passed.
+    async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, QueueError>;
+
+    /// A page of jobs.
+    async fn list(&self, query: &JobQuery) -> Result<Page, QueueError>;
+
+    /// Cancels one job, waiting or running (promise 9).
+    async fn cancel(&self, id: JobId, reason: &str) -> Result<Canceled, QueueError>;
+
+    /// Cancels every waiting job that matches `queue` or `host`; returns which.
+    async fn cancel_waiting(&self, query: &JobQuery) -> Result<Vec<JobId>, QueueError>;
+
+    /// Why a waiting job waits; none when it does not wait.
+    async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, QueueError>;
+
+    /// Events after `after` (all that are kept when none), then as they happen. For one job whose
+    /// events are no longer kept, they are made from the job itself.
+    fn follow(&self, what: Follow, after: Option<EventId>) -> BoxStream<'static, Followed>;
+
+    /// How many jobs are in which state.
+    async fn counts(&self) -> Result<JobCounts, QueueError>;
+
+    /// Whether the store answers and can write.
+    async fn health(&self) -> Result<(), QueueError>;
+
+    // --- nodes ---------------------------------------------------------------------------------
+
+    /// Makes a node known and opens its notification stream. Jobs that an earlier life of the
+    /// same name had running are settled first (promise 6). Dropping the receiver is leaving
+    /// without a word: leases run out.
+    async fn join(&self, node: &str, capacity: usize) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError>;
+
+    /// Leaves: its leases end at once, its workers are removed.
+    async fn leave(&self, node: &str) -> Result<(), QueueError>;
+
+    /// Takes a device, if nobody holds it; the lease lasts [`Queue::lease_time`] unless renewed.
+    /// A node that holds it already gets the same lease again.
+    async fn acquire(&self, node: &str, device: &DeviceKey) -> Result<Option<Lease>, QueueError>;
+
+    /// Prolongs all leases of a node and says that it lives; returns those that are lost.
+    async fn renew(&self, node: &str) -> Result<Vec<Lease>, QueueError>;
+
+    /// Gives a device back.
+    async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
+
+    /// How long a lease lasts unrenewed.
+    fn lease_time(&self) -> Duration;
+
+    /// The next job of a device's own queue, in order (promise 3); none when it is empty, when a
+    /// job of the device runs, or when the lease is lost. A modification's start is durable
+    /// before this returns (promise 6).
+    async fn claim(&self, lease: &Lease) -> Result<Option<Claim>, QueueError>;
+
+    /// The next job of `FifoQ` that may run now: a modification only when its device has no other
+    /// writer, whose lease the claim then holds until it ends; at most `per_device` jobs at a time
+    /// on one device.
+    async fn claim_fifo(&self, node: &str, per_device: usize) -> Result<Option<Claim>, QueueError>;
+
+    /// Notes what is about to be sent or was answered: published as an event, and for a
+    /// modification written so that a crash still tells the last line known sent. Does not wait
+    /// for the disk.
+    fn progress(&self, token: &ClaimToken, what: What) -> Verdict;
+
+    /// Puts a query back to be tried again after `delay` (promise 6: modifications are refused
+    /// unless nothing was sent, which the caller vouches for).
+    async fn retry(&self, token: &ClaimToken, delay: Duration, reason: &str) -> Result<Verdict, QueueError>;
+
+    /// Ends a job: stored once, a stale claim changes nothing (promise 7). The outcome of a
+    /// modification is durable before this returns.
+    async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError>;
+
+    // --- workers -------------------------------------------------------------------------------
+
+    /// Writes down a worker's state.
+    fn put_worker(&self, record: WorkerRecord);
+
+    /// Strikes a worker off.
+    fn remove_worker(&self, name: &str);
+
+    /// The workers known.
+    async fn workers(&self) -> Result<Vec<WorkerRecord>, QueueError>;
+
+    /// Asks a worker to end after its current job; false when there is none of that name.
+    async fn stop_worker(&self, name: &str) -> Result<bool, QueueError>;
+
+    /// Ends the engine: what was accepted is on disk when this returns.
+    async fn close(&self);
+}
+
+/// The results of lines known from progress notes, for a job whose worker was lost.
+#[derive(Debug, Clone, Default)]
+pub struct KnownLines {
+    /// Lines answered.
+    pub answered: Vec<ExecutionResult>,
+    /// The line that was on its way, if any.
+    pub sending: Option<(usize, String)>,
+}
