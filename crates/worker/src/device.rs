@@ -108,10 +108,8 @@ impl Owner {
         let fence = Fence::new(&self.node.clock, taken, lost);
         self.put(WorkerState::Idle);
         let polite = Box::pin(self.serve(&lease, &fence)).await;
-        if let Some(mut held) = self.held.take() {
-            if polite {
-                Box::pin(held.session.close()).await;
-            }
+        if let Some(mut held) = self.held.take().filter(|_| polite) {
+            Box::pin(held.session.close()).await;
         }
         self.node.unwatch_lease(&self.device, ticket);
         // The right ends before the name goes: nobody of this node takes it in between.
@@ -166,10 +164,10 @@ impl Owner {
                 Woken::Stop | Woken::TooLongIdle => return true,
                 Woken::LeaseLost => return false,
                 Woken::Keepalive => {
-                    if let Some(held) = &mut self.held {
-                        if let Err(error) = Box::pin(held.session.keepalive()).await {
-                            self.dead_session(&error.message);
-                        }
+                    if let Some(held) = &mut self.held
+                        && let Err(error) = Box::pin(held.session.keepalive()).await
+                    {
+                        self.dead_session(&error.message);
                     }
                     self.record.last_heartbeat = Timestamp::now();
                 }
@@ -183,7 +181,8 @@ impl Owner {
         let keep = Duration::from_secs(self.node.config.worker.pinned_idle_timeout);
         let idle_left = keep.saturating_sub(idle_since.elapsed());
         let default_keepalive = Duration::from_secs(self.node.config.worker.keepalive.max(1));
-        let keepalive = self.held.as_ref().map(|h| h.session.keepalive_interval().unwrap_or(default_keepalive));
+        let keepalive =
+            self.held.as_ref().map(|h| h.session.keepalive_interval().unwrap_or(default_keepalive));
         let held = &mut self.held;
         let closed = async {
             match held {
@@ -207,7 +206,11 @@ impl Owner {
     fn dead_session(&mut self, why: &str) {
         self.held = None;
         self.node.counters.healed();
-        tracing::info!(worker = self.record.name, reason = why, "idle session ended; the next job opens a new one");
+        tracing::info!(
+            worker = self.record.name,
+            reason = why,
+            "idle session ended; the next job opens a new one"
+        );
     }
 
     fn put(&mut self, status: WorkerState) {

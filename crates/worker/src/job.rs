@@ -13,6 +13,7 @@ use netpulse_plugin::{Driver, DriverSession, Report, Run, Work};
 use netpulse_queue::{Claim, ClaimToken, Completion, QueueError, Verdict};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::fence::Fence;
 use crate::node::Inner;
@@ -59,11 +60,16 @@ struct Try {
 
 /// Runs a claimed job to its end and stores how it ended. A held session is used if it fits, and
 /// closed otherwise.
-pub(crate) async fn run(node: &Arc<Inner>, worker: &str, claim: Claim, held: Option<Held>, fence: &Fence) -> Ended {
+pub(crate) async fn run(
+    node: &Arc<Inner>,
+    worker: &str,
+    claim: Claim,
+    held: Option<Held>,
+    fence: &Fence,
+) -> Ended {
     let cancel = node.running(claim.job.id);
     let span = tracing::info_span!("job", job = %claim.job.id, device = claim.job.device_name.as_deref().unwrap_or(""));
-    let ended = tracing::Instrument::instrument(run_inner(node, worker, claim, held, fence, &cancel), span).await;
-    ended
+    run_inner(node, worker, claim, held, fence, &cancel).instrument(span).await
 }
 
 async fn run_inner(
@@ -80,7 +86,8 @@ async fn run_inner(
     let request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
         Ok(request) => request,
         Err(error) => {
-            let info = ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
+            let info =
+                ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
             let report = Report { error: Some(info), untouched: true, ..Report::default() };
             let outcome = untouched_outcome(claim.job.kind);
             finish(node, &claim.token, completion(claim.job.kind, Report { outcome, ..report }, &[])).await;
@@ -106,27 +113,42 @@ async fn run_inner(
         Some(Err(_elapsed)) => {
             held = None;
             let cut = recorder.cut_short();
-            let message = format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
-            Try { report: cut_report(claim.job.kind, ErrorCode::JobTimeout, message, cut), no_connection: false }
+            let message =
+                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
+            Try {
+                report: cut_report(claim.job.kind, ErrorCode::JobTimeout, message, cut),
+                no_connection: false,
+            }
         }
         None => {
             let cut = recorder.cut_short();
             let message = format!("The right to send to the device was lost; stopped {}", cut.place);
-            Try { report: cut_report(claim.job.kind, ErrorCode::WorkerLost, message, cut), no_connection: false }
+            Try {
+                report: cut_report(claim.job.kind, ErrorCode::WorkerLost, message, cut),
+                no_connection: false,
+            }
         }
     };
     let mut report = tried.report;
     if report.outcome.is_none() {
-        report.outcome = report.error.as_ref().and_then(|_| report.untouched.then(|| untouched_outcome(claim.job.kind)).flatten());
+        report.outcome = report
+            .error
+            .as_ref()
+            .and_then(|_| report.untouched.then(|| untouched_outcome(claim.job.kind)).flatten());
     }
-    if tried.no_connection && claim.job.attempt <= claim.retry.max && retryable(&report) && !cancel.is_cancelled() {
+    if tried.no_connection
+        && claim.job.attempt <= claim.retry.max
+        && retryable(&report)
+        && !cancel.is_cancelled()
+    {
         let delay = claim.retry.delay_after(claim.job.attempt);
         let reason = report.error.as_ref().map(|e| scrub(&e.message, &secrets)).unwrap_or_default();
-        let put_back = with_store(node, || node.queue.retry(&claim.token, Duration::from_secs_f64(delay), &reason)).await;
+        let put_back =
+            with_store(node, || node.queue.retry(&claim.token, Duration::from_secs_f64(delay), &reason))
+                .await;
         node.no_longer_running(id);
         if put_back == Some(Verdict::Taken) {
             tracing::info!(worker, reason, delay, attempt = claim.job.attempt, "no connection; trying again");
-            return Ended { held, succeeded: false };
         }
         return Ended { held, succeeded: false };
     }
@@ -142,7 +164,9 @@ async fn run_inner(
     finish(node, &claim.token, completion).await;
     node.no_longer_running(id);
     match message {
-        Some(message) => tracing::warn!(worker, %status, seconds = started.elapsed().as_secs_f64(), "{message}"),
+        Some(message) => {
+            tracing::warn!(worker, %status, seconds = started.elapsed().as_secs_f64(), "{message}")
+        }
         None => tracing::debug!(worker, %status, seconds = started.elapsed().as_secs_f64(), "job ended"),
     }
     Ended { held, succeeded }
@@ -169,7 +193,10 @@ fn retryable(report: &Report) -> bool {
         && report.error.as_ref().is_some_and(|e| {
             matches!(
                 e.code,
-                ErrorCode::ConnectFailed | ErrorCode::HandshakeFailed | ErrorCode::SessionLost | ErrorCode::PromptNotFound
+                ErrorCode::ConnectFailed
+                    | ErrorCode::HandshakeFailed
+                    | ErrorCode::SessionLost
+                    | ErrorCode::PromptNotFound
             )
         })
 }
@@ -191,7 +218,10 @@ async fn attempt(
     let lines = match text::payload(node, request).await {
         Ok(lines) => lines,
         Err(error) => {
-            return Try { report: Report { error: Some(error), untouched: true, reusable: true, ..Report::default() }, no_connection: false };
+            return Try {
+                report: Report { error: Some(error), untouched: true, reusable: true, ..Report::default() },
+                no_connection: false,
+            };
         }
     };
     let key = session_key(request);
@@ -215,7 +245,14 @@ async fn attempt(
             Operation::Command(_) => Work::Commands(lines.clone()),
             Operation::Config(_) => Work::Config(lines.clone()),
         };
-        let run = Run { request, work, watch: recorder, cancel: cancel.clone(), fence: fence.token().clone(), reused };
+        let run = Run {
+            request,
+            work,
+            watch: recorder,
+            cancel: cancel.clone(),
+            fence: fence.token().clone(),
+            reused,
+        };
         let report = current.session.run(run).await;
         let lost = report.error.as_ref().is_some_and(|e| e.code == ErrorCode::SessionLost);
         if report.reusable {
@@ -227,7 +264,8 @@ async fn attempt(
         }
         // The kept session had died without our noticing (a reboot): once more over a new one. A
         // modification only if nothing of it had been sent.
-        if lost && reused && (request.kind() == JobKind::Query || report.untouched) && !cancel.is_cancelled() {
+        if lost && reused && (request.kind() == JobKind::Query || report.untouched) && !cancel.is_cancelled()
+        {
             node.counters.healed();
             tracing::info!("the kept session was dead; running the job over a new one");
             recorder.restart();
@@ -291,7 +329,8 @@ fn completion(kind: JobKind, mut report: Report, secrets: &[String]) -> Completi
         // A driver that reports success without saying what it did has not told the truth.
         JobKind::Modification => Some(report.outcome.unwrap_or(Outcome::Unknown)),
     };
-    let retval = if report.results.is_empty() && report.error.is_some() { None } else { Some(report.results) };
+    let retval =
+        if report.results.is_empty() && report.error.is_some() { None } else { Some(report.results) };
     Completion { status, result: JobResult { kind: result_type, retval, error: report.error, outcome } }
 }
 
@@ -303,7 +342,9 @@ async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
         Some(Verdict::Stale) => {
             tracing::warn!(status = %completion.status, "the claim had passed to another; this result was refused");
         }
-        None => tracing::error!(status = %completion.status, "the store was closed before this result was stored"),
+        None => {
+            tracing::error!(status = %completion.status, "the store was closed before this result was stored")
+        }
     }
 }
 
@@ -327,4 +368,3 @@ where
         }
     }
 }
-

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use netpulse_config::Config;
 use netpulse_model::worker::{WorkerRecord, WorkerState};
 use netpulse_model::{DeviceKey, JobId, QueueName, Timestamp};
-use netpulse_plugin::Drivers;
+use netpulse_plugin::{Drivers, Templates};
 use netpulse_queue::{Queue, QueueError, Signal};
-use netpulse_template::Engines;
+
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -30,25 +30,19 @@ pub struct NodeParts {
     /// How to reach devices.
     pub drivers: Drivers,
     /// How to render payloads and parse outputs.
-    pub engines: Arc<Engines>,
+    pub templates: Arc<dyn Templates>,
 }
 
 /// Counts since the node came up.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Counters {
-    healed: AtomicU64,
+    /// Sessions found dead and replaced without anybody's doing.
+    pub self_healing: Arc<AtomicU64>,
 }
 
 impl Counters {
-    /// One more session was found dead and replaced.
     pub(crate) fn healed(&self) {
-        self.healed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Sessions found dead and replaced.
-    #[must_use]
-    pub fn self_healing(&self) -> u64 {
-        self.healed.load(Ordering::Relaxed)
+        self.self_healing.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -61,9 +55,9 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<Config>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
-    pub(crate) engines: Arc<Engines>,
+    pub(crate) templates: Arc<dyn Templates>,
     pub(crate) clock: Clock,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Counters,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
     /// Take nothing more; end after the current job.
@@ -265,7 +259,8 @@ impl Inner {
                 }
             }
             record.last_heartbeat = Timestamp::now();
-            record.status = if self.running.lock().is_empty() { WorkerState::Idle } else { WorkerState::Busy };
+            record.status =
+                if self.running.lock().is_empty() { WorkerState::Idle } else { WorkerState::Busy };
             self.queue.put_worker(record.clone());
             let fifo = {
                 let mut fifo = self.fifo.lock();
@@ -305,7 +300,7 @@ impl Node {
     /// # Errors
     /// The store refuses the node.
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
-        let NodeParts { config, queue, drivers, engines } = parts;
+        let NodeParts { config, queue, drivers, templates } = parts;
         let name = node_name(&config);
         let now = Timestamp::now();
         let fifo = WorkerRecord {
@@ -327,8 +322,8 @@ impl Node {
             config,
             queue,
             drivers,
-            engines,
-            counters: Arc::default(),
+            templates,
+            counters: Counters::default(),
             fifo_wake: Notify::new(),
             stopping: CancellationToken::new(),
             running: Mutex::default(),
@@ -353,8 +348,8 @@ impl Node {
 
     /// What it counted.
     #[must_use]
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.inner.counters)
+    pub fn counters(&self) -> Counters {
+        self.inner.counters.clone()
     }
 
     /// The node's name.
@@ -377,7 +372,10 @@ impl Node {
         let patience = Duration::from_secs(inner.config.worker.drain_timeout);
         if tokio::time::timeout(patience, inner.tasks.wait()).await.is_err() {
             let left: Vec<CancellationToken> = inner.running.lock().values().cloned().collect();
-            tracing::warn!(jobs = left.len(), "still running after worker.drain_timeout; canceling between lines");
+            tracing::warn!(
+                jobs = left.len(),
+                "still running after worker.drain_timeout; canceling between lines"
+            );
             for token in left {
                 token.cancel();
             }

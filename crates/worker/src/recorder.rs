@@ -36,7 +36,12 @@ pub(crate) struct CutShort {
 }
 
 impl<'a> Recorder<'a> {
-    pub(crate) fn new(queue: &'a dyn Queue, token: &'a ClaimToken, fence: &'a Fence, secrets: &'a [String]) -> Self {
+    pub(crate) fn new(
+        queue: &'a dyn Queue,
+        token: &'a ClaimToken,
+        fence: &'a Fence,
+        secrets: &'a [String],
+    ) -> Self {
         Self { queue, token, fence, secrets, seen: Mutex::default() }
     }
 
