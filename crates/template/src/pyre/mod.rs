@@ -7,6 +7,7 @@
 pub(crate) mod analysis;
 mod emit;
 mod onepass;
+mod simplify;
 pub(crate) mod syntax;
 
 use std::sync::OnceLock;
@@ -18,7 +19,7 @@ use pcre2::bytes::{CaptureLocations, Regex as Pcre, RegexBuilder};
 /// Backtracking steps that nearly every match stays below. A step takes some nanoseconds.
 const QUICK_LIMIT: u32 = 200_000;
 /// Steps after which a match is given up. Real templates reach more than a million.
-const MATCH_LIMIT: u32 = 10_000_000;
+const MATCH_LIMIT: u32 = 20_000_000;
 /// PCRE2's number for "match limit exceeded".
 const MATCH_LIMIT_MET: i32 = -47;
 /// Nested backtracking points (interpreter only; the JIT is bounded by its stack).
@@ -39,6 +40,8 @@ pub struct Regex {
     /// The Unicode form again, with the last limit.
     patient: OnceLock<Result<Pcre, String>>,
     groups: u32,
+    /// Groups as written, before those without a name were dropped.
+    written: u32,
     names: Vec<(String, u32)>,
 }
 
@@ -108,6 +111,8 @@ impl Regex {
     /// Python's own words, such as `missing ), unterminated subpattern at position 3`.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let parsed = syntax::parse(pattern)?;
+        let written = parsed.groups;
+        let parsed = simplify::simplify(parsed);
         let (bytes, empty) = analysis::first(&parsed.root);
         let quick = OnePass::new(&parsed.root);
         let complete = quick.as_ref().is_some_and(OnePass::complete);
@@ -123,6 +128,7 @@ impl Regex {
             unicode: OnceLock::new(),
             patient: OnceLock::new(),
             groups: parsed.groups,
+            written,
             names: parsed.names,
         };
         // What PCRE2 might still refuse is asked now, so that a template with it never compiles.
@@ -137,9 +143,9 @@ impl Regex {
         &self.names
     }
 
-    /// How many groups capture.
+    /// How many groups the pattern writes.
     pub const fn groups(&self) -> u32 {
-        self.groups
+        self.written
     }
 
     fn build(&self, limit: u32, unicode: bool) -> Result<Pcre, pcre2::Error> {
