@@ -17,5 +17,23 @@ pub mod source;
 pub mod textfsm;
 pub mod ttp;
 
+/// Turns a context into text.
+pub trait Renderer: Send + Sync {
+    /// Renders with `context`, a map (or null for none).
+    ///
+    /// # Errors
+    /// `template_render` for what the template does wrong, `template_limit` for a met limit.
+    fn render(&self, context: &serde_json::Value) -> Result<String, TemplateError>;
+}
+
+/// Turns a text into data.
+pub trait Parser: Send + Sync {
+    /// Parses `text`.
+    ///
+    /// # Errors
+    /// `template_parse` when the template refuses the text, `template_limit` for a met limit.
+    fn parse(&self, text: &str) -> Result<serde_json::Value, TemplateError>;
+}
+
 pub use error::TemplateError;
 pub use limits::Limits;
