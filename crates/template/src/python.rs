@@ -75,3 +75,43 @@ impl<'t> Iterator for Lines<'t> {
         Some(line)
     }
 }
+
+/// What `str()` gives for a JSON value.
+pub(crate) fn text(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    fn write(value: &Value, top: bool, out: &mut String) {
+        match value {
+            Value::Null => out.push_str("None"),
+            Value::Bool(true) => out.push_str("True"),
+            Value::Bool(false) => out.push_str("False"),
+            Value::Number(number) => out.push_str(&number.to_string()),
+            Value::String(text) if top => out.push_str(text),
+            Value::String(text) => repr(text, out),
+            Value::Array(items) => {
+                out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.push_str(", ");
+                    }
+                    write(item, false, out);
+                }
+                out.push(']');
+            }
+            Value::Object(map) => {
+                out.push('{');
+                for (i, (key, item)) in map.iter().enumerate() {
+                    if i > 0 {
+                        out.push_str(", ");
+                    }
+                    repr(key, out);
+                    out.push_str(": ");
+                    write(item, false, out);
+                }
+                out.push('}');
+            }
+        }
+    }
+    let mut out = String::new();
+    write(value, true, &mut out);
+    out
+}

@@ -7,8 +7,11 @@
 pub(crate) mod analysis;
 mod emit;
 mod onepass;
+mod search;
 mod simplify;
 pub(crate) mod syntax;
+
+pub(crate) use search::Search;
 
 use std::sync::OnceLock;
 

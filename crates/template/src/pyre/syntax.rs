@@ -146,10 +146,22 @@ struct Reader<'p> {
 /// # Errors
 /// The words of Python's `re.error`, with the position in characters.
 pub fn parse(text: &str) -> Result<Pattern, String> {
+    parse_with(text, Flags::default())
+}
+
+/// As [`parse`], with `re.MULTILINE`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_multiline(text: &str) -> Result<Pattern, String> {
+    parse_with(text, Flags { multi_line: true, ..Flags::default() })
+}
+
+fn parse_with(text: &str, flags: Flags) -> Result<Pattern, String> {
     let mut reader = Reader {
         text,
         pos: 0,
-        flags: Flags::default(),
+        flags,
         groups: 0,
         names: Vec::new(),
         open: Vec::new(),
