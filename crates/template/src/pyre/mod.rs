@@ -1,0 +1,228 @@
+//! Python's `re.match` on lines of text: Python's syntax, PCRE2's engine.
+//!
+//! A pattern is read by Python's rules ([`syntax`]), so its errors are Python's; what decides
+//! quickly is decided without PCRE2 ([`onepass`]); the rest is compiled by PCRE2 on first use, as
+//! bytes for ASCII lines and as Unicode for others. Match, depth and heap limits bound every run.
+
+pub(crate) mod analysis;
+mod emit;
+mod onepass;
+mod search;
+mod simplify;
+pub(crate) mod syntax;
+
+pub(crate) use search::Search;
+
+use std::sync::OnceLock;
+
+use analysis::Bytes;
+use onepass::OnePass;
+use pcre2::bytes::{CaptureLocations, Regex as Pcre, RegexBuilder};
+
+/// Backtracking steps that nearly every match stays below. A step takes some nanoseconds.
+const QUICK_LIMIT: u32 = 200_000;
+/// Steps after which a match is given up. Real templates reach more than a million.
+const MATCH_LIMIT: u32 = 20_000_000;
+/// PCRE2's number for "match limit exceeded".
+const MATCH_LIMIT_MET: i32 = -47;
+/// Nested backtracking points (interpreter only; the JIT is bounded by its stack).
+const DEPTH_LIMIT: u32 = 20_000;
+/// Heap for one match, in KiB (interpreter only).
+const HEAP_LIMIT: u32 = 20_000;
+/// Machine stack for the JIT, in bytes.
+const JIT_STACK: usize = 256 * 1024;
+
+/// A pattern that matches at the beginning of a line.
+pub struct Regex {
+    source: Box<str>,
+    first: Option<Box<Bytes>>,
+    quick: Option<OnePass>,
+    ascii_pattern: bool,
+    bytes: OnceLock<Option<Pcre>>,
+    unicode: OnceLock<Result<Pcre, String>>,
+    /// The Unicode form again, with the last limit.
+    patient: OnceLock<Result<Pcre, String>>,
+    groups: u32,
+    /// Groups as written, before those without a name were dropped.
+    written: u32,
+    names: Vec<(String, u32)>,
+}
+
+impl std::fmt::Debug for Regex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Regex({:?})", self.source)
+    }
+}
+
+/// Where the groups of the last match were, and the memory PCRE2 needs; one per thread of work.
+pub struct Scratch {
+    locations: Option<(u32, CaptureLocations)>,
+    slots: Vec<u32>,
+    from_slots: bool,
+    slow: bool,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { locations: None, slots: Vec::new(), from_slots: true, slow: false }
+    }
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scratch")
+    }
+}
+
+impl Scratch {
+    /// Begin and end of a group in the last match.
+    #[inline]
+    pub fn span(&self, group: u32) -> Option<(usize, usize)> {
+        if self.from_slots {
+            onepass::span(&self.slots, group)
+        } else {
+            self.locations.as_ref().and_then(|(_, l)| l.get(group as usize))
+        }
+    }
+
+    /// Whether a match since the last call took long, so that a look at the clock is due.
+    #[inline]
+    pub const fn took_long(&mut self) -> bool {
+        std::mem::replace(&mut self.slow, false)
+    }
+
+    /// Match memory for at least this many groups. One block serves every pattern, since PCRE2
+    /// only asks that it be large enough.
+    fn room(&mut self, groups: u32) -> Result<&mut CaptureLocations, String> {
+        if self.locations.as_ref().is_none_or(|(n, _)| *n < groups) {
+            let room = groups.max(31);
+            let shape = RegexBuilder::new()
+                .jit_if_available(true)
+                .max_jit_stack_size(Some(JIT_STACK))
+                .build(&"()".repeat(room as usize))
+                .map_err(|e| e.to_string())?;
+            self.locations = Some((room, shape.capture_locations()));
+        }
+        self.locations.as_mut().map(|(_, l)| l).ok_or_else(String::new)
+    }
+}
+
+impl Regex {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// Python's own words, such as `missing ), unterminated subpattern at position 3`.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        let parsed = syntax::parse(pattern)?;
+        let written = parsed.groups;
+        let parsed = simplify::simplify(parsed);
+        let (bytes, empty) = analysis::first(&parsed.root);
+        let quick = OnePass::new(&parsed.root);
+        let complete = quick.as_ref().is_some_and(OnePass::complete);
+        let mut source = String::from("\\A(?:");
+        emit::emit(&parsed.root, &mut source);
+        source.push(')');
+        let regex = Self {
+            ascii_pattern: source.is_ascii(),
+            source: source.into(),
+            first: (!empty).then(|| Box::new(bytes)),
+            quick,
+            bytes: OnceLock::new(),
+            unicode: OnceLock::new(),
+            patient: OnceLock::new(),
+            groups: parsed.groups,
+            written,
+            names: parsed.names,
+        };
+        // What PCRE2 might still refuse is asked now, so that a template with it never compiles.
+        if parsed.exotic || (!complete && pattern.len() > 4096) {
+            regex.unicode()?;
+        }
+        Ok(regex)
+    }
+
+    /// Named groups with their numbers, in order of definition.
+    pub fn names(&self) -> &[(String, u32)] {
+        &self.names
+    }
+
+    /// How many groups the pattern writes.
+    pub const fn groups(&self) -> u32 {
+        self.written
+    }
+
+    fn build(&self, limit: u32, unicode: bool) -> Result<Pcre, pcre2::Error> {
+        RegexBuilder::new().utf(unicode).ucp(unicode).jit_if_available(true).build(&format!(
+            "(*LIMIT_MATCH={limit})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_LIMIT}){}",
+            self.source
+        ))
+    }
+
+    fn unicode(&self) -> Result<&Pcre, String> {
+        let built =
+            self.unicode.get_or_init(|| self.build(QUICK_LIMIT, true).map_err(|e| e.to_string()));
+        built.as_ref().map_err(Clone::clone)
+    }
+
+    fn plain(&self) -> Option<&Pcre> {
+        if !self.ascii_pattern {
+            return None;
+        }
+        self.bytes.get_or_init(|| self.build(QUICK_LIMIT, false).ok()).as_ref()
+    }
+
+    /// Whether the pattern matches at the beginning of `line`, which holds no newline; `ascii`
+    /// says that it holds ASCII only. The groups are then read from `scratch`.
+    ///
+    /// # Errors
+    /// PCRE2's words when a limit was met or the pattern could not be compiled.
+    #[inline]
+    pub fn matches(&self, line: &str, ascii: bool, scratch: &mut Scratch) -> Result<bool, String> {
+        let bytes = line.as_bytes();
+        if let Some(first) = &self.first {
+            match bytes.first() {
+                Some(b) if first.has(*b) => {}
+                _ => return Ok(false),
+            }
+        }
+        if ascii && let Some(quick) = &self.quick {
+            onepass::clear(&mut scratch.slots, self.groups);
+            match quick.run(bytes, &mut scratch.slots) {
+                None => return Ok(false),
+                Some(end) if quick.complete() => {
+                    scratch.slots[0] = 0;
+                    scratch.slots[1] = u32::try_from(end).unwrap_or(u32::MAX);
+                    scratch.from_slots = true;
+                    return Ok(true);
+                }
+                Some(_) => {}
+            }
+        }
+        self.backtrack(bytes, ascii, scratch)
+    }
+
+    fn backtrack(&self, line: &[u8], ascii: bool, scratch: &mut Scratch) -> Result<bool, String> {
+        let regex = match if ascii { self.plain() } else { None } {
+            Some(regex) => regex,
+            None => self.unicode()?,
+        };
+        scratch.from_slots = false;
+        let room = scratch.room(self.groups)?;
+        match regex.captures_read(room, line) {
+            Ok(found) => return Ok(found.is_some()),
+            Err(error) if error.code() == MATCH_LIMIT_MET => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        scratch.slow = true;
+        let patient = self
+            .patient
+            .get_or_init(|| self.build(MATCH_LIMIT, true).map_err(|e| e.to_string()))
+            .as_ref()
+            .map_err(Clone::clone)?;
+        let room = scratch.room(self.groups)?;
+        match patient.captures_read(room, line) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
