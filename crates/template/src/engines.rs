@@ -89,6 +89,9 @@ pub struct ParseCall<'c> {
 /// Compiles a template for a registered parser: text, `args`, limits.
 pub type CompileParser = fn(&str, &Value, &Limits) -> Result<Arc<dyn Parser>, TemplateError>;
 
+/// The renderers that [`Engines::render`] knows.
+const RENDERERS: &[&str] = &["jinja2", "string"];
+
 /// All engines behind one door. Cheap to share; every method blocks for the time of the work, so
 /// callers on an async runtime run it on a blocking thread.
 ///
@@ -169,6 +172,18 @@ impl Engines {
     pub fn with_parser(mut self, name: &'static str, compile: CompileParser) -> Self {
         self.compilers.insert(name, compile);
         self
+    }
+
+    /// The renderers' names.
+    #[must_use]
+    pub fn renderers(&self) -> Vec<&'static str> {
+        RENDERERS.to_vec()
+    }
+
+    /// The parsers' names, those added included.
+    #[must_use]
+    pub fn parsers(&self) -> Vec<&'static str> {
+        ["textfsm"].into_iter().chain(self.compilers.keys().copied()).collect()
     }
 
     /// The folder of ntc-templates in use.

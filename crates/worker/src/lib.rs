@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod device;
+mod engines;
 mod fence;
 mod fifo;
 mod job;
@@ -14,4 +15,5 @@ mod node;
 mod recorder;
 mod text;
 
+pub use engines::BuiltInTemplates;
 pub use node::{Counters, Node, NodeParts};
