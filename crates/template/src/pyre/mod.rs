@@ -226,3 +226,90 @@ impl Regex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn groups(pattern: &str, line: &str, ascii: bool) -> Option<Vec<Option<(usize, usize)>>> {
+        let regex = Regex::new(pattern).unwrap();
+        let mut scratch = Scratch::default();
+        regex
+            .matches(line, ascii, &mut scratch)
+            .unwrap()
+            .then(|| regex.names().iter().map(|(_, g)| scratch.span(*g)).collect())
+    }
+
+    #[test]
+    fn errors_are_pythons() {
+        for (pattern, message) in [
+            ("(a", "missing ), unterminated subpattern at position 0"),
+            ("a)", "unbalanced parenthesis at position 1"),
+            ("*a", "nothing to repeat at position 0"),
+            ("a**", "multiple repeat at position 2"),
+            ("[z-a]", "bad character range z-a at position 1"),
+            ("[a", "unterminated character set at position 0"),
+            (r"\h", r"bad escape \h at position 0"),
+            ("(?P<n>a)(?P<n>b)", "redefinition of group name 'n' as group 2; was group 1 at position 12"),
+            ("(?<=a+)b", "look-behind requires fixed-width pattern"),
+            ("a(?i)b", "global flags not at the start of the expression at position 1"),
+            ("a{3,2}", "min repeat greater than max repeat at position 1"),
+        ] {
+            assert_eq!(Regex::new(pattern).unwrap_err(), message, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn syntax_that_differs_from_pcre() {
+        // `\Z` is the very end, `\v` a vertical tab, `\<` a plain character, `[[:x` a set.
+        assert!(groups(r"a\Z", "a", true).is_some());
+        assert!(groups(r"\<a\>", "<a>", true).is_some());
+        assert!(groups(r"[[:a]b", ":b", false).is_some());
+        assert!(groups("a{,2}$", "aa", false).is_some());
+        assert!(groups("a{x}", "a{x}", false).is_some());
+        assert!(groups(r"\x41\u0042", "AB", false).is_some());
+        assert!(groups(r"(?i)straße", "STRAßE", false).is_some());
+        assert!(groups(r"(?P<a>x)(?P=a)$", "xx", true).is_some());
+    }
+
+    /// Pieces that rules are made of.
+    fn pattern() -> impl Strategy<Value = String> {
+        let atom = prop::sample::select(vec![
+            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "(?:a|b)",
+            "(?:ab|1)", "(a|1)", "(?:a b)", "(?i:A)",
+        ]);
+        let repeat = prop::sample::select(vec!["", "", "*", "+", "?", "{2}", "{1,2}", "*?", "+?"]);
+        let piece = (atom, repeat, any::<bool>()).prop_map(|(a, r, named)| (format!("(?:{a}){r}"), named));
+        (prop::collection::vec(piece, 1..6), any::<bool>()).prop_map(|(pieces, end)| {
+            let mut out = String::from("^");
+            for (i, (piece, named)) in pieces.into_iter().enumerate() {
+                if named {
+                    out.push_str(&format!("(?P<g{i}>{piece})"));
+                } else {
+                    out.push_str(&piece);
+                }
+            }
+            if end {
+                out.push('$');
+            }
+            out
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+        /// The quick way and PCRE2 agree on every group.
+        #[test]
+        fn quick_is_pcre(pattern in pattern(), line in "[ab1 .\\-]{0,12}") {
+            prop_assert_eq!(groups(&pattern, &line, true), groups(&pattern, &line, false), "{}", pattern);
+        }
+
+        /// No pattern text makes the reader panic or hang.
+        #[test]
+        fn any_text_is_read(text in "[\\\\()\\[\\]{}|*+?^$a-d0-3,:=!<>P#.i-]{0,40}") {
+            let _ = Regex::new(&text);
+        }
+    }
+}
