@@ -14,6 +14,7 @@ pub(crate) mod syntax;
 pub(crate) use search::Search;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use analysis::Bytes;
 use onepass::OnePass;
@@ -23,6 +24,8 @@ use pcre2::bytes::{CaptureLocations, Regex as Pcre, RegexBuilder};
 const QUICK_LIMIT: u32 = 200_000;
 /// Steps after which a match is given up. Real templates reach more than a million.
 const MATCH_LIMIT: u32 = 20_000_000;
+/// Matches after which a pattern is worth machine code (some 30 microseconds).
+const JIT_AFTER: u32 = 40;
 /// PCRE2's number for "match limit exceeded".
 const MATCH_LIMIT_MET: i32 = -47;
 /// Nested backtracking points (interpreter only; the JIT is bounded by its stack).
@@ -38,6 +41,9 @@ pub struct Regex {
     first: Option<Box<Bytes>>,
     quick: Option<OnePass>,
     ascii_pattern: bool,
+    /// For the first few lines: compiled without JIT, which takes longer than they do.
+    cold: OnceLock<Option<Pcre>>,
+    uses: AtomicU32,
     bytes: OnceLock<Option<Pcre>>,
     unicode: OnceLock<Result<Pcre, String>>,
     /// The Unicode form again, with the last limit.
@@ -127,6 +133,8 @@ impl Regex {
             source: source.into(),
             first: (!empty).then(|| Box::new(bytes)),
             quick,
+            cold: OnceLock::new(),
+            uses: AtomicU32::new(0),
             bytes: OnceLock::new(),
             unicode: OnceLock::new(),
             patient: OnceLock::new(),
@@ -151,8 +159,8 @@ impl Regex {
         self.written
     }
 
-    fn build(&self, limit: u32, unicode: bool) -> Result<Pcre, pcre2::Error> {
-        RegexBuilder::new().utf(unicode).ucp(unicode).jit_if_available(true).build(&format!(
+    fn build(&self, limit: u32, unicode: bool, jit: bool) -> Result<Pcre, pcre2::Error> {
+        RegexBuilder::new().utf(unicode).ucp(unicode).jit_if_available(jit).build(&format!(
             "(*LIMIT_MATCH={limit})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_LIMIT}){}",
             self.source
         ))
@@ -160,7 +168,7 @@ impl Regex {
 
     fn unicode(&self) -> Result<&Pcre, String> {
         let built =
-            self.unicode.get_or_init(|| self.build(QUICK_LIMIT, true).map_err(|e| e.to_string()));
+            self.unicode.get_or_init(|| self.build(QUICK_LIMIT, true, true).map_err(|e| e.to_string()));
         built.as_ref().map_err(Clone::clone)
     }
 
@@ -168,7 +176,11 @@ impl Regex {
         if !self.ascii_pattern {
             return None;
         }
-        self.bytes.get_or_init(|| self.build(QUICK_LIMIT, false).ok()).as_ref()
+        if self.uses.load(Relaxed) < JIT_AFTER {
+            self.uses.fetch_add(1, Relaxed);
+            return self.cold.get_or_init(|| self.build(QUICK_LIMIT, false, false).ok()).as_ref();
+        }
+        self.bytes.get_or_init(|| self.build(QUICK_LIMIT, false, true).ok()).as_ref()
     }
 
     /// Whether the pattern matches at the beginning of `line`, which holds no newline; `ascii`
@@ -216,7 +228,7 @@ impl Regex {
         scratch.slow = true;
         let patient = self
             .patient
-            .get_or_init(|| self.build(MATCH_LIMIT, true).map_err(|e| e.to_string()))
+            .get_or_init(|| self.build(MATCH_LIMIT, true, true).map_err(|e| e.to_string()))
             .as_ref()
             .map_err(Clone::clone)?;
         let room = scratch.room(self.groups)?;
