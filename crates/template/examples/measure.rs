@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use netpulse_template::jinja2::{Options, Template as Template2};
 use netpulse_template::textfsm::{Template, merge};
+use netpulse_template::{Limits, Renderer, TemplateError};
 use serde_json::{Value, json};
 
 fn read(folder: &str, name: &str) -> Vec<Value> {
@@ -27,6 +29,10 @@ fn best(rounds: usize, mut work: impl FnMut()) -> f64 {
             start.elapsed().as_secs_f64()
         })
         .fold(f64::MAX, f64::min)
+}
+
+fn render(template: &str, context: &Value, args: &Value) -> Result<String, TemplateError> {
+    Template2::compile(template, &Options::from_args(args)?, &Limits::default())?.render(context)
 }
 
 fn memory_mb() -> f64 {
@@ -83,6 +89,17 @@ fn main() {
             }
         }
     });
+    let renders: Vec<(String, Value, Value)> = read(&folder, "jinja2-cases.jsonl")
+        .into_iter()
+        .filter(|c| c["error"].is_null())
+        .map(|c| (c["template"].as_str().unwrap().to_owned(), c["context"].clone(), c["args"].clone()))
+        .filter(|(template, context, args)| render(template, context, args).is_ok())
+        .collect();
+    let jinja2 = best(7, || {
+        for (template, context, args) in &renders {
+            std::hint::black_box(render(template, context, args).unwrap());
+        }
+    });
     println!(
         "{}",
         json!({
@@ -91,6 +108,8 @@ fn main() {
             "textfsm_compile": compile,
             "textfsm_compile_and_parse": both,
             "textfsm_memory_mb": memory,
+            "jinja2_compile_and_render": jinja2,
+            "jinja2_cases": renders.len(),
         })
     );
 }

@@ -31,7 +31,7 @@ impl Default for Limits {
             line_bytes: 1 << 20,
             cells: 4_000_000,
             output_bytes: 32 << 20,
-            fuel: 5_000_000,
+            fuel: 2_000_000,
             recursion: 100,
             time: Duration::from_millis(800),
         }

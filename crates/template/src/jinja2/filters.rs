@@ -20,8 +20,89 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("indent", indent);
     environment.add_filter("truncate", truncate);
     environment.add_filter("groupby", groupby);
+    environment.add_filter("bounded", bounded);
+    environment.add_filter("format", format_filter);
+    environment.add_filter("replace", replace);
+    environment.set_unknown_method_callback(method);
     environment.set_formatter(formatter);
     environment.add_test("callable", |value: Value| value.kind() == ValueKind::Plain);
+}
+
+/// Most bytes a filter may make of one text.
+const MADE_BYTES: usize = 8 << 20;
+
+fn too_large(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what}: the result is too large"))
+}
+
+/// Passes a value that may be joined to another; see the rewrites.
+fn bounded(value: Value, most: usize) -> Result<Value, Error> {
+    let length = match value.as_str() {
+        Some(text) => text.len(),
+        None if value.kind() == ValueKind::Seq => value.len().unwrap_or(0),
+        None => 0,
+    };
+    if length > most { Err(too_large("joining texts or lists")) } else { Ok(value) }
+}
+
+/// Refuses widths and precisions of six digits and more in a format string.
+fn sane_widths(pattern: &str) -> Result<(), Error> {
+    let mut digits = 0;
+    for byte in pattern.bytes() {
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits > 5 {
+            return Err(too_large("format"));
+        }
+    }
+    if pattern.len() > 1 << 20 { Err(too_large("format")) } else { Ok(()) }
+}
+
+/// `"%s"|format(...)`; a keyword form (`%(name)s`) takes the keywords.
+fn format_filter(pattern: String, arguments: Rest<Value>) -> Result<String, Error> {
+    sane_widths(&pattern)?;
+    format(FormatStyle::Printf, &pattern, &arguments)
+}
+
+fn replaced(text: &str, from: &str, to: &str, count: Option<usize>) -> Result<String, Error> {
+    let hits = if from.is_empty() { text.chars().count() + 1 } else { text.matches(from).count() };
+    let hits = count.map_or(hits, |most| hits.min(most));
+    if hits.saturating_mul(to.len()).saturating_add(text.len()) > MADE_BYTES {
+        return Err(too_large("replace"));
+    }
+    Ok(text.replacen(from, to, hits))
+}
+
+fn replace(text: String, from: Value, to: Value, count: Option<usize>) -> Result<String, Error> {
+    replaced(&text, &from.to_string(), &to.to_string(), count)
+}
+
+/// Python's methods, with bounds on those that make long texts.
+fn method(
+    state: &mut minijinja::State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        match (name, arguments) {
+            ("format", _) => sane_widths(text)?,
+            ("replace", [from, to]) => {
+                return replaced(text, &from.to_string(), &to.to_string(), None).map(Value::from);
+            }
+            ("join", [items]) => {
+                let mut total = 0usize;
+                for item in items.try_iter()? {
+                    let one = item.as_str().map_or(32, str::len);
+                    total = total.saturating_add(one).saturating_add(text.len());
+                    if total > MADE_BYTES {
+                        return Err(too_large("join"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
 }
 
 /// Writes a value as Python's `str()` does, escaped where the block asks for it.
@@ -316,6 +397,7 @@ fn forceescape(value: Value) -> Value {
 }
 
 fn percent_format(pattern: String, operand: Value) -> Result<String, Error> {
+    sane_widths(&pattern)?;
     if operand.is_tuple() {
         let items: Vec<Value> = operand.try_iter()?.collect();
         return format(FormatStyle::Printf, &pattern, &items);

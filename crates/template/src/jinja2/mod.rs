@@ -148,7 +148,6 @@ fn base() -> &'static Environment<'static> {
     BASE.get_or_init(|| {
         let mut environment = Environment::new();
         minijinja_contrib::add_to_environment(&mut environment);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_debug(false);
         filters::add(&mut environment);

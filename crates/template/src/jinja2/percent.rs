@@ -1,16 +1,31 @@
-//! Python's `%` on string literals: `"%s is %s" % (a, b)` is rewritten to a filter before
-//! compilation, since minijinja's `%` is for numbers only.
+//! Rewrites of the source before compilation.
+//!
+//! Python's `%` on string literals, `"%s is %s" % (a, b)`, becomes a filter, since minijinja's `%`
+//! is for numbers only. Operands of `~` and `+` get a filter that bounds their length, since a
+//! template that doubles a text sixty times would else take all memory in sixty steps.
 
 use std::borrow::Cow;
 
 use super::Options;
 
-/// Rewrites every `"literal" % operand` inside blocks and variables.
+/// Most bytes that one expression may join.
+const GROWN_BYTES: usize = 32 << 20;
+
+/// Words that are no operands.
+const KEYWORDS: &[&str] = &[
+    "and", "or", "not", "in", "is", "if", "else", "elif", "for", "set", "macro", "call", "do", "with",
+    "filter", "recursive",
+];
+
+/// Rewrites the expressions inside blocks and variables.
 pub fn rewrite<'t>(text: &'t str, options: &Options) -> Cow<'t, str> {
-    // Cheap way out for nearly every template.
-    if !has_candidate(text) {
+    // Cheap way out for nearly every template: only one that keeps values can make them grow.
+    let grows = ["set", "macro"].iter().any(|word| text.contains(word));
+    let joins = if grows { text.bytes().filter(|b| matches!(b, b'~' | b'+')).count() } else { 0 };
+    if joins == 0 && !has_candidate(text) {
         return text.into();
     }
+    let bound = (joins > 0).then(|| GROWN_BYTES / joins);
     let mut out = String::with_capacity(text.len() + 32);
     let mut rest = text;
     let starts = [
@@ -41,7 +56,7 @@ pub fn rewrite<'t>(text: &'t str, options: &Options) -> Cow<'t, str> {
             continue;
         }
         if code {
-            rewrite_code(body, &mut out);
+            rewrite_body(body, bound, &mut out);
         } else {
             out.push_str(body);
         }
@@ -90,28 +105,97 @@ fn token(code: &str) -> usize {
     first.len_utf8()
 }
 
-fn rewrite_code(code: &str, out: &mut String) {
+/// The inside of a block: signs of white space control at either end are no operators.
+fn rewrite_body(body: &str, bound: Option<usize>, out: &mut String) {
+    let head = usize::from(body.starts_with(['-', '+']));
+    let tail = body.len() - usize::from(body.len() > head && body.ends_with(['-', '+']));
+    out.push_str(&body[..head]);
+    rewrite_code(&body[head..tail], bound, out);
+    out.push_str(&body[tail..]);
+}
+
+fn rewrite_code(code: &str, bound: Option<usize>, out: &mut String) {
     let mut at = 0;
+    let mut joined = false;
     while at < code.len() {
         let len = token(&code[at..]);
         let piece = &code[at..at + len];
+        let literal = piece.starts_with(['"', '\'']);
+        if literal
+            && let Some(operand_text) = code[at + len..].trim_start().strip_prefix('%')
+        {
+            let operand_text = operand_text.trim_start();
+            let length = operand(operand_text);
+            if length > 0 {
+                out.push_str(piece);
+                out.push_str("|percent_format(");
+                rewrite_code(&operand_text[..length], bound, out);
+                out.push(')');
+                at = code.len() - operand_text.len() + length;
+                joined = false;
+                continue;
+            }
+        }
+        let starts_operand = literal
+            || piece.starts_with(['(', '[', '{'])
+            || (piece.starts_with(|c: char| c.is_alphabetic() || c == '_')
+                && !KEYWORDS.contains(&piece));
+        if let Some(bound) = bound.filter(|_| starts_operand) {
+            let length = operand(&code[at..]);
+            let whole = &code[at..at + length];
+            rewrite_inside(whole, bound, out);
+            at += length;
+            let next = code[at..].trim_start();
+            if joined || next.starts_with(['~', '+']) {
+                out.push_str(&format!("|bounded({bound})"));
+            }
+            joined = false;
+            continue;
+        }
         out.push_str(piece);
         at += len;
-        if !piece.starts_with(['"', '\'']) {
-            continue;
+        if !piece.trim().is_empty() {
+            joined = matches!(piece, "~" | "+");
         }
-        let after = code[at..].trim_start();
-        let Some(operand_text) = after.strip_prefix('%') else { continue };
-        let operand_text = operand_text.trim_start();
-        let length = operand(operand_text);
-        if length == 0 {
-            continue;
-        }
-        out.push_str("|percent_format(");
-        rewrite_code(&operand_text[..length], out);
-        out.push(')');
-        at = code.len() - operand_text.len() + length;
     }
+}
+
+/// An operand: what stands in its brackets is rewritten too.
+fn rewrite_inside(whole: &str, bound: usize, out: &mut String) {
+    let mut at = 0;
+    while at < whole.len() {
+        let len = token(&whole[at..]);
+        if whole[at..].starts_with(['(', '[', '{']) {
+            let end = closing(whole, at);
+            out.push_str(&whole[at..=at]);
+            rewrite_code(&whole[at + 1..end], Some(bound), out);
+            out.push_str(&whole[end..whole.len().min(end + 1)]);
+            at = end + 1;
+        } else {
+            out.push_str(&whole[at..at + len]);
+            at += len;
+        }
+    }
+}
+
+/// Where the bracket that opens at `open` closes; the end when it does not.
+fn closing(code: &str, open: usize) -> usize {
+    let mut depth = 0usize;
+    let mut at = open;
+    while at < code.len() {
+        match code.as_bytes()[at] {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return at;
+                }
+            }
+            _ => {}
+        }
+        at += token(&code[at..]);
+    }
+    code.len()
 }
 
 /// Length of the operand: a name, literal or bracket with what follows it (`.x`, `[..]`, `(..)`,
@@ -121,22 +205,7 @@ fn operand(code: &str) -> usize {
     while code[at..].starts_with(['-', '+', ' ']) {
         at += 1;
     }
-    let bracket = |at: usize| -> usize {
-        let mut depth = 0usize;
-        let mut pos = at;
-        while pos < code.len() {
-            match code.as_bytes()[pos] {
-                b'(' | b'[' | b'{' => depth += 1,
-                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            pos += token(&code[pos..]);
-            if depth == 0 {
-                break;
-            }
-        }
-        pos
-    };
+    let bracket = |at: usize| (closing(code, at) + 1).min(code.len());
     match code[at..].chars().next() {
         Some('(' | '[' | '{') => at = bracket(at),
         Some(c) if c.is_alphanumeric() || c == '_' || c == '"' || c == '\'' => {

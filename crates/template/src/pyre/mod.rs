@@ -14,6 +14,7 @@ pub(crate) mod syntax;
 pub(crate) use search::Search;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use analysis::Bytes;
 use onepass::OnePass;
@@ -23,6 +24,8 @@ use pcre2::bytes::{CaptureLocations, Regex as Pcre, RegexBuilder};
 const QUICK_LIMIT: u32 = 200_000;
 /// Steps after which a match is given up. Real templates reach more than a million.
 const MATCH_LIMIT: u32 = 20_000_000;
+/// Matches after which a pattern is worth machine code (some 30 microseconds).
+const JIT_AFTER: u32 = 40;
 /// PCRE2's number for "match limit exceeded".
 const MATCH_LIMIT_MET: i32 = -47;
 /// Nested backtracking points (interpreter only; the JIT is bounded by its stack).
@@ -38,6 +41,9 @@ pub struct Regex {
     first: Option<Box<Bytes>>,
     quick: Option<OnePass>,
     ascii_pattern: bool,
+    /// For the first few lines: compiled without JIT, which takes longer than they do.
+    cold: OnceLock<Option<Pcre>>,
+    uses: AtomicU32,
     bytes: OnceLock<Option<Pcre>>,
     unicode: OnceLock<Result<Pcre, String>>,
     /// The Unicode form again, with the last limit.
@@ -127,6 +133,8 @@ impl Regex {
             source: source.into(),
             first: (!empty).then(|| Box::new(bytes)),
             quick,
+            cold: OnceLock::new(),
+            uses: AtomicU32::new(0),
             bytes: OnceLock::new(),
             unicode: OnceLock::new(),
             patient: OnceLock::new(),
@@ -151,8 +159,8 @@ impl Regex {
         self.written
     }
 
-    fn build(&self, limit: u32, unicode: bool) -> Result<Pcre, pcre2::Error> {
-        RegexBuilder::new().utf(unicode).ucp(unicode).jit_if_available(true).build(&format!(
+    fn build(&self, limit: u32, unicode: bool, jit: bool) -> Result<Pcre, pcre2::Error> {
+        RegexBuilder::new().utf(unicode).ucp(unicode).jit_if_available(jit).build(&format!(
             "(*LIMIT_MATCH={limit})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_LIMIT}){}",
             self.source
         ))
@@ -160,7 +168,7 @@ impl Regex {
 
     fn unicode(&self) -> Result<&Pcre, String> {
         let built =
-            self.unicode.get_or_init(|| self.build(QUICK_LIMIT, true).map_err(|e| e.to_string()));
+            self.unicode.get_or_init(|| self.build(QUICK_LIMIT, true, true).map_err(|e| e.to_string()));
         built.as_ref().map_err(Clone::clone)
     }
 
@@ -168,7 +176,11 @@ impl Regex {
         if !self.ascii_pattern {
             return None;
         }
-        self.bytes.get_or_init(|| self.build(QUICK_LIMIT, false).ok()).as_ref()
+        if self.uses.load(Relaxed) < JIT_AFTER {
+            self.uses.fetch_add(1, Relaxed);
+            return self.cold.get_or_init(|| self.build(QUICK_LIMIT, false, false).ok()).as_ref();
+        }
+        self.bytes.get_or_init(|| self.build(QUICK_LIMIT, false, true).ok()).as_ref()
     }
 
     /// Whether the pattern matches at the beginning of `line`, which holds no newline; `ascii`
@@ -216,13 +228,100 @@ impl Regex {
         scratch.slow = true;
         let patient = self
             .patient
-            .get_or_init(|| self.build(MATCH_LIMIT, true).map_err(|e| e.to_string()))
+            .get_or_init(|| self.build(MATCH_LIMIT, true, true).map_err(|e| e.to_string()))
             .as_ref()
             .map_err(Clone::clone)?;
         let room = scratch.room(self.groups)?;
         match patient.captures_read(room, line) {
             Ok(found) => Ok(found.is_some()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn groups(pattern: &str, line: &str, ascii: bool) -> Option<Vec<Option<(usize, usize)>>> {
+        let regex = Regex::new(pattern).unwrap();
+        let mut scratch = Scratch::default();
+        regex
+            .matches(line, ascii, &mut scratch)
+            .unwrap()
+            .then(|| regex.names().iter().map(|(_, g)| scratch.span(*g)).collect())
+    }
+
+    #[test]
+    fn errors_are_pythons() {
+        for (pattern, message) in [
+            ("(a", "missing ), unterminated subpattern at position 0"),
+            ("a)", "unbalanced parenthesis at position 1"),
+            ("*a", "nothing to repeat at position 0"),
+            ("a**", "multiple repeat at position 2"),
+            ("[z-a]", "bad character range z-a at position 1"),
+            ("[a", "unterminated character set at position 0"),
+            (r"\h", r"bad escape \h at position 0"),
+            ("(?P<n>a)(?P<n>b)", "redefinition of group name 'n' as group 2; was group 1 at position 12"),
+            ("(?<=a+)b", "look-behind requires fixed-width pattern"),
+            ("a(?i)b", "global flags not at the start of the expression at position 1"),
+            ("a{3,2}", "min repeat greater than max repeat at position 1"),
+        ] {
+            assert_eq!(Regex::new(pattern).unwrap_err(), message, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn syntax_that_differs_from_pcre() {
+        // `\Z` is the very end, `\v` a vertical tab, `\<` a plain character, `[[:x` a set.
+        assert!(groups(r"a\Z", "a", true).is_some());
+        assert!(groups(r"\<a\>", "<a>", true).is_some());
+        assert!(groups(r"[[:a]b", ":b", false).is_some());
+        assert!(groups("a{,2}$", "aa", false).is_some());
+        assert!(groups("a{x}", "a{x}", false).is_some());
+        assert!(groups(r"\x41\u0042", "AB", false).is_some());
+        assert!(groups(r"(?i)straße", "STRAßE", false).is_some());
+        assert!(groups(r"(?P<a>x)(?P=a)$", "xx", true).is_some());
+    }
+
+    /// Pieces that rules are made of.
+    fn pattern() -> impl Strategy<Value = String> {
+        let atom = prop::sample::select(vec![
+            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "(?:a|b)",
+            "(?:ab|1)", "(a|1)", "(?:a b)", "(?i:A)",
+        ]);
+        let repeat = prop::sample::select(vec!["", "", "*", "+", "?", "{2}", "{1,2}", "*?", "+?"]);
+        let piece = (atom, repeat, any::<bool>()).prop_map(|(a, r, named)| (format!("(?:{a}){r}"), named));
+        (prop::collection::vec(piece, 1..6), any::<bool>()).prop_map(|(pieces, end)| {
+            let mut out = String::from("^");
+            for (i, (piece, named)) in pieces.into_iter().enumerate() {
+                if named {
+                    out.push_str(&format!("(?P<g{i}>{piece})"));
+                } else {
+                    out.push_str(&piece);
+                }
+            }
+            if end {
+                out.push('$');
+            }
+            out
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+        /// The quick way and PCRE2 agree on every group.
+        #[test]
+        fn quick_is_pcre(pattern in pattern(), line in "[ab1 .\\-]{0,12}") {
+            prop_assert_eq!(groups(&pattern, &line, true), groups(&pattern, &line, false), "{}", pattern);
+        }
+
+        /// No pattern text makes the reader panic or hang.
+        #[test]
+        fn any_text_is_read(text in "[\\\\()\\[\\]{}|*+?^$a-d0-3,:=!<>P#.i-]{0,40}") {
+            let _ = Regex::new(&text);
         }
     }
 }

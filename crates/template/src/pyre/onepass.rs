@@ -13,7 +13,7 @@ const UNSET: u32 = u32::MAX;
 
 #[derive(Debug)]
 enum Op {
-    Literal(Box<[u8]>),
+    Literal(Vec<u8>),
     /// Every byte up to the end of the line.
     Rest,
     One(Box<Bytes>),
@@ -73,7 +73,7 @@ impl OnePass {
         if !complete && !ops.iter().any(|op| matches!(op, Op::Literal(_) | Op::Run { .. } | Op::One(_) | Op::Alt(_))) {
             return None;
         }
-        Some(Self { ops: merge(ops).into(), complete })
+        Some(Self { ops: ops.into(), complete })
     }
 
     /// Whether a success is the match itself, with its groups.
@@ -139,11 +139,18 @@ fn exact(node: &Node) -> Option<Bytes> {
 }
 
 fn compile(node: &Node, after: &Follow, ops: &mut Vec<Op>) -> Option<()> {
+    // Most nodes are plain characters: no set is built for them.
+    if let Node::Char(c, false) = node
+        && c.is_ascii()
+    {
+        match ops.last_mut() {
+            Some(Op::Literal(bytes)) => bytes.push(*c as u8),
+            _ => ops.push(Op::Literal(vec![*c as u8])),
+        }
+        return Some(());
+    }
     if let Some(set) = exact(node) {
-        ops.push(match node {
-            Node::Char(c, false) if c.is_ascii() => Op::Literal(Box::new([*c as u8])),
-            _ => Op::One(Box::new(set)),
-        });
+        ops.push(Op::One(Box::new(set)));
         return Some(());
     }
     match node {
@@ -179,7 +186,7 @@ fn compile(node: &Node, after: &Follow, ops: &mut Vec<Op>) -> Option<()> {
                 }
                 let mut body = Vec::new();
                 compile(arm, after, &mut body)?;
-                compiled.push((bytes, merge(body).into()));
+                compiled.push((bytes, body.into()));
             }
             ops.push(Op::Alt(compiled.into()));
         }
@@ -229,30 +236,15 @@ fn repeat(
     }
     let mut body = Vec::new();
     compile(node, &inner, &mut body)?;
-    ops.push(Op::Loop { first: Box::new(bytes), body: merge(body).into(), min, max: high });
+    ops.push(Op::Loop { first: Box::new(bytes), body: body.into(), min, max: high });
     Some(())
-}
-
-/// Joins neighbouring literals.
-fn merge(ops: Vec<Op>) -> Vec<Op> {
-    let mut out: Vec<Op> = Vec::with_capacity(ops.len());
-    for op in ops {
-        if let (Some(Op::Literal(last)), Op::Literal(next)) = (out.last_mut(), &op) {
-            let mut joined = last.to_vec();
-            joined.extend_from_slice(next);
-            *last = joined.into();
-        } else {
-            out.push(op);
-        }
-    }
-    out
 }
 
 fn run(ops: &[Op], line: &[u8], pos: &mut usize, slots: &mut [u32]) -> bool {
     for op in ops {
         match op {
             Op::Literal(bytes) => {
-                if !line[*pos..].starts_with(bytes) {
+                if !line[*pos..].starts_with(bytes.as_slice()) {
                     return false;
                 }
                 *pos += bytes.len();
