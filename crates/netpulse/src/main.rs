@@ -6,9 +6,12 @@ mod completions;
 mod config;
 mod devices;
 mod exit;
+mod fetch;
 mod logging;
 mod payload;
 mod profile;
+mod serve;
+mod server;
 mod ui;
 
 use std::process::ExitCode;
@@ -68,6 +71,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -86,7 +90,17 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, ui: &Ui) -> Outcome {
     match cli.command {
+        Command::Serve(args) => serve::run(args, cli.global.log_level.as_deref(), ui),
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
     }
+}
+
+/// Runs asynchronous work to its end on all cores.
+fn block_on<T>(work: impl Future<Output = Result<T, exit::Failure>>) -> Result<T, exit::Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| exit::Failure::local(format!("no threads: {error}")))?
+        .block_on(work)
 }

