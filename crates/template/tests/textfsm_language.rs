@@ -1,5 +1,5 @@
-//! The TextFSM language, feature by feature, on templates of our own. Expected values follow
-//! the rules and the words of Python textfsm 2.1.
+//! The TextFSM language, feature by feature, on templates of our own. Expected values agree with
+//! Python textfsm 2.1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use netpulse_template::textfsm::{Template, merge};

@@ -155,7 +155,7 @@ impl Regex {
     }
 
     /// How many groups the pattern writes.
-    pub const fn groups(&self) -> u32 {
+    pub const fn groups_written(&self) -> u32 {
         self.written
     }
 

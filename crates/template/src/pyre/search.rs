@@ -71,7 +71,7 @@ impl Search {
                 at += 1;
                 continue;
             }
-            if tries % 16 == 0 {
+            if tries.is_multiple_of(16) {
                 tick(at)?;
             }
             tries += 1;

@@ -100,6 +100,10 @@ impl Sources {
 
     fn remote(&self, url: &str, rest: &str) -> Result<String, TemplateError> {
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
+        // What URL readers disagree about is refused, so that the host checked is the host asked.
+        if url.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
+            return Err(denied("a template URL may not hold white space or backslashes".to_owned()));
+        }
         if authority.contains('@') {
             return Err(denied("a template URL may not carry a user name".to_owned()));
         }

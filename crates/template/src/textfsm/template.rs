@@ -279,7 +279,7 @@ fn read_value(line: &str) -> Result<(Value, String), String> {
     }
     let nested = if options.contains(&Opt::List) {
         let regex = Regex::new(pattern)?;
-        (regex.groups() > 1 && !regex.names().is_empty()).then_some(regex)
+        (regex.groups_written() > 1 && !regex.names().is_empty()).then_some(regex)
     } else {
         crate::pyre::syntax::parse(pattern)?;
         None
