@@ -256,8 +256,8 @@ impl<'a> Reader<'a> {
     /// One or more adjacent string literals.
     fn strings(&mut self) -> Result<Value, TtpError> {
         let mut out = String::new();
+        let mut end = self.pos;
         loop {
-            let at = self.pos;
             let prefix = match self.peek() {
                 Some('"' | '\'') => "",
                 _ => self.name().unwrap_or(""),
@@ -265,12 +265,12 @@ impl<'a> Reader<'a> {
             let quote = match self.peek() {
                 Some(q @ ('"' | '\'')) if prefix.chars().all(|c| "rRbBuU".contains(c)) => q,
                 _ => {
-                    self.pos = at;
+                    self.pos = end;
                     return Ok(Value::String(out));
                 }
             };
             self.string(quote, prefix.contains(['r', 'R']), &mut out)?;
-            let end = self.pos;
+            end = self.pos;
             self.space();
             if !self.rest().starts_with(['"', '\'', 'r', 'R', 'u', 'U', 'b', 'B']) {
                 self.pos = end;

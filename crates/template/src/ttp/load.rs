@@ -11,9 +11,12 @@ pub(crate) fn load(text: &str, loader: &str, key: Option<&str>, tag: &str) -> Re
     match loader.to_ascii_lowercase().as_str() {
         "python" => literal::assignments(text, tag),
         "yaml" => {
-            let value: yaml_serde::Value = yaml_serde::from_str(text)
+            if text.trim().is_empty() {
+                return Ok(Value::Null);
+            }
+            let Yaml(value) = yaml_serde::from_str(text)
                 .map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not YAML: {e}")))?;
-            Ok(yaml(value, 0)?)
+            Ok(value)
         }
         "json" => serde_json::from_str(text)
             .map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not JSON: {e}"))),
@@ -27,36 +30,75 @@ pub(crate) fn load(text: &str, loader: &str, key: Option<&str>, tag: &str) -> Re
     }
 }
 
-fn yaml(v: yaml_serde::Value, depth: usize) -> Result<Value, TtpError> {
-    if depth > 64 {
-        return Err(TtpError::limit("YAML nested deeper than 64 levels"));
+/// YAML read straight into our values: a key given twice takes its last value, as PyYAML has it.
+struct Yaml(Value);
+
+impl<'de> serde::Deserialize<'de> for Yaml {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(YamlVisitor).map(Yaml)
     }
-    Ok(match v {
-        yaml_serde::Value::Null => Value::Null,
-        yaml_serde::Value::Bool(b) => Value::Bool(b),
-        yaml_serde::Value::Number(n) => {
-            if let Some(i) = n.as_i64() {
-                Value::from(i)
-            } else if let Some(u) = n.as_u64() {
-                Value::from(u)
-            } else {
-                n.as_f64().map_or(Value::Null, Value::from)
-            }
+}
+
+struct YamlVisitor;
+
+impl<'de> serde::de::Visitor<'de> for YamlVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+
+    fn visit_newtype_struct<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        while let Some(Yaml(v)) = seq.next_element()? {
+            out.push(v);
         }
-        yaml_serde::Value::String(s) => Value::String(s),
-        yaml_serde::Value::Sequence(s) => {
-            Value::Array(s.into_iter().map(|x| yaml(x, depth + 1)).collect::<Result<_, _>>()?)
+        Ok(Value::Array(out))
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some((Yaml(k), Yaml(v))) = map.next_entry()? {
+            out.insert(super::value::key_of(&k), v);
         }
-        yaml_serde::Value::Mapping(m) => {
-            let mut out = Map::new();
-            for (k, x) in m {
-                let k = yaml(k, depth + 1)?;
-                out.insert(super::value::key_of(&k), yaml(x, depth + 1)?);
-            }
-            Value::Object(out)
-        }
-        yaml_serde::Value::Tagged(t) => yaml(t.value, depth + 1)?,
-    })
+        Ok(Value::Object(out))
+    }
 }
 
 fn csv_rows(text: &str, key: Option<&str>, tag: &str) -> Result<Value, TtpError> {

@@ -373,7 +373,7 @@ fn one(
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
         let ascii = text.is_ascii();
-        let mut parser = parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget, runs: &defaults };
+        let mut parser = parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget };
         for index in &input.groups {
             let Some(id) = part.top.get(*index).copied() else { continue };
             let Some(group) = part.groups.get(id) else { continue };

@@ -95,7 +95,7 @@ impl Output {
                 "format_attributes" => out.format_call = Some(literal::attribute_call("format_attributes", &text)?),
                 "functions" => {
                     for call in literal::calls(&text)? {
-                        out.functions.push(known(call)?);
+                        out.functions.extend(known(call)?);
                     }
                 }
                 "macro" | "validate" | "validate_yangson" => {
@@ -281,14 +281,18 @@ impl Output {
     }
 }
 
-fn known(call: Call) -> Result<Call, TtpError> {
+fn known(call: Call) -> Result<Option<Call>, TtpError> {
     match call.name.as_str() {
         "macro" => Err(TtpError::python("<output macro=...>")),
         "validate" | "validate_yangson" => {
             Err(TtpError::new("unsupported", format!("the output function {} needs a Python library", call.name)))
         }
-        name if FUNCTIONS.contains(&name) => Ok(call),
-        other => Err(TtpError::new("function", format!("unknown output function '{other}': there are {}", FUNCTIONS.join(", ")))),
+        name if FUNCTIONS.contains(&name) => Ok(Some(call)),
+        // The reference only logs an unknown function.
+        other => {
+            tracing::warn!(function = other, "unknown output function");
+            Ok(None)
+        }
     }
 }
 

@@ -42,7 +42,6 @@ pub(crate) struct Parser<'t, 'c, 'd> {
     pub ascii: bool,
     pub ctx: &'c mut Context<'d>,
     pub budget: &'c mut Budget,
-    pub runs: &'c [Map<String, Value>],
 }
 
 /// First start, last start and last end of a rule's matches.
