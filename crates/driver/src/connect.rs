@@ -309,7 +309,8 @@ fn read(
             Some(Value::String(text)) => !text.is_empty(),
             Some(_) => true,
         };
-        if asks && !(*key == "use_keys" && !credentials_of_device.keys.is_empty()) {
+        let moot = *key == "use_keys" && !credentials_of_device.keys.is_empty();
+        if asks && !moot {
             warnings.push(format!("`{key}` was not used: {why}"));
         }
     }

@@ -118,7 +118,10 @@ async fn promise_10_an_endless_command_is_bounded_and_killed() {
     let endless = format!("trap 'touch {}; exit' TERM HUP PIPE; while :; do echo yes; done", mark.display());
     let mut exec = connection.exec(&ExecOptions { limit: 100_000, ..command(&endless) }, SOON).await.unwrap();
     assert!(exec.ended(SOON).await && !exec.is_done());
-    exec.kill(Duration::from_secs(2)).await;
+    if !exec.interrupt(Duration::from_secs(1)).await {
+        exec.close().await;
+    }
+    assert!(exec.ended(SOON).await);
     let output = exec.take_output();
     assert_eq!((output.stdout.len(), output.overflow), (100_000, Some(Overflow::Stdout)));
     drop(exec);
@@ -136,7 +139,7 @@ async fn a_silent_command_is_interrupted_at_its_deadline() {
     let mut exec = connection.exec(&ExecOptions { pty, ..command("sleep 300") }, SOON).await.unwrap();
     let started = Instant::now();
     assert!(!exec.ended(Duration::from_millis(200)).await);
-    exec.kill(Duration::from_secs(5)).await;
+    assert!(exec.interrupt(Duration::from_secs(5)).await);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert!(exec.is_done());
 }
@@ -399,5 +402,5 @@ async fn a_dropped_connection_closes_its_socket_and_a_server_that_dies_is_notice
     tokio::time::timeout(SOON, ended).await.unwrap();
     assert!(connection.end_reason().is_some());
     assert_eq!(connection.probe(SOON).await.unwrap_err().kind, ErrorCode::SessionLost);
-    assert!(matches!(connection.exec(&command("true"), SOON).await.err().unwrap().kind, ErrorCode::SessionLost));
+    assert!(matches!(connection.exec(&command("true"), SOON).await.err().unwrap().error.kind, ErrorCode::SessionLost));
 }

@@ -31,7 +31,7 @@ use crate::error::SessionError;
 use wire::{CutOnDrop, Greeting, Wire};
 
 pub use algorithms::{Disabled, LegacyDevices, Profile};
-pub use exec::{Exec, ExecOptions, ExecOutput, Exit, Overflow};
+pub use exec::{Exec, ExecOptions, ExecOutput, Exit, NotStarted, Overflow};
 
 /// Where to go and who to be there. Prints without secrets.
 #[derive(Debug, Clone)]
