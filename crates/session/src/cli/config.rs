@@ -206,13 +206,18 @@ impl Session {
         }
         let because = if report.error.is_some() { report.lines.len().checked_sub(1) } else { None };
         skip_rest(&mut report.lines, lines, because);
-        if enters && self.usable() && self.mode == Mode::Config {
-            let discarded = candidate.is_some() && report.error.is_some();
-            if let Err(error) = self.leave_config(discarded).await {
+        let save = options.save && report.error.is_none();
+        let inside = platform.rules.save.in_config.unwrap_or(false);
+        if save && inside {
+            self.save_into(&mut report).await;
+        }
+        // Lines may open levels also where no mode was entered.
+        if self.usable() && self.mode == Mode::Config {
+            if let Err(error) = self.leave_config(report.error.is_some()).await {
                 report.error.get_or_insert(error);
             }
         }
-        if options.save && report.error.is_none() {
+        if save && !inside && report.error.is_none() {
             self.save_into(&mut report).await;
         }
         report
@@ -498,7 +503,11 @@ impl Session {
         let Some(steps) = rules.commands.as_ref().filter(|c| !c.is_empty()) else {
             return Err(failed(self, &format!("platform {} has no command for it", platform.name)));
         };
-        if self.mode == Mode::Config {
+        let inside = rules.in_config.unwrap_or(false);
+        if inside && self.mode != Mode::Config {
+            let enter = platform.rules.config.enter.clone().unwrap_or_default();
+            self.plain(&enter, self.login.step_timeout).await?;
+        } else if !inside && self.mode == Mode::Config {
             self.leave_config(false).await?;
         }
         for step in steps {

@@ -72,8 +72,10 @@ impl Learnt {
                 (None, None) if self.literal.is_none() && !self.row.is_empty() => Sure::Known,
                 _ => Sure::Foreign,
             };
-            let from = start + captures.get(0).map_or(0, |m| m.start());
-            let hit = Hit { mode, sure, start: from, row: row.to_vec(), host };
+            let whole = captures.get(0).map_or(0, |m| m.start());
+            let matched = row[whole..].strip_prefix(b"\n").unwrap_or(&row[whole..]);
+            let from = start + row.len() - matched.len();
+            let hit = Hit { mode, sure, start: from, row: matched.to_vec(), host };
             if sure == Sure::Known {
                 return Some(hit);
             }

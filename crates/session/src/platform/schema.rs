@@ -257,13 +257,15 @@ section! {
 section! {
     /// Saving the running configuration for the next start.
     SaveRules {
-        /// The commands, sent outside configuration mode, each with its questions. Absent or
+        /// The commands, sent outside configuration mode unless `in_config`, each with its questions. Absent or
         /// empty where a configuration is kept without saving.
         commands: Vec<Step>,
         /// The output must not match any of these.
         failures: Vec<Pattern>,
         /// The output must match this to count as saved.
         success: Pattern,
+        /// The commands belong into configuration mode, before it is left.
+        in_config: bool,
         /// Seconds that saving may take. Default 60.
         timeout: u64,
     }
