@@ -22,6 +22,7 @@ pub mod grammar;
 mod journal;
 pub mod persona;
 mod plan;
+pub mod raw;
 mod server;
 mod shell;
 mod ssh;
