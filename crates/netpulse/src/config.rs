@@ -75,12 +75,13 @@ fn check(loaded: &Loaded, ui: &Ui) -> Outcome {
 
 /// What to tell about a configuration that cannot be used.
 pub fn mistakes(loaded: &Loaded) -> Failure {
-    let list: Vec<String> = loaded.problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let list: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let count = match list.len() {
         1 => "a mistake".to_owned(),
         n => format!("{n} mistakes"),
     };
-    Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}:{}\n ", list.concat()))
+    Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}"))
+        .details(list)
         .hint("`netpulse config reference` prints every key with its default")
 }
 

@@ -94,10 +94,13 @@ pub fn read(path: &Path, vendor: Option<&str>, has_platform: bool) -> Result<Dev
     };
     let rows = rows.map_err(|what| Failure::usage(format!("{name}: {what}")))?;
     choose(rows, vendor, has_platform).map_err(|mistakes| {
-        let shown: Vec<&str> = mistakes.iter().take(20).map(String::as_str).collect();
-        let more = mistakes.len().saturating_sub(20);
-        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        Failure::usage(format!("{name} has {} mistake(s):\n  {}{more}", mistakes.len(), shown.join("\n  ")))
+        let count = mistakes.len();
+        let mut shown: Vec<String> = mistakes.into_iter().take(20).collect();
+        if count > shown.len() {
+            shown.push(format!("and {} more", count - shown.len()));
+        }
+        let count = if count == 1 { "a mistake".to_owned() } else { format!("{count} mistakes") };
+        Failure::usage(format!("{name} has {count}")).details(shown)
     })
 }
 
@@ -366,9 +369,10 @@ mod tests {
     fn every_mistake_is_named_with_its_line() {
         let text = "IP,Port,Vendor,Selected\n192.0.2.1,x,CISCO,yes\n,22,CISCO,yes\nh h,22,CISCO,\nh,22,NOKIA,\nh,70000,CISCO,\nh,,CISCO,maybe\n";
         let (_folder, path) = file("d.csv", text);
-        let what = read(&path, None, false).unwrap_err().what;
+        let error = read(&path, None, false).unwrap_err();
+        let what = format!("{}\n{}", error.what, error.details.join("\n"));
         for part in [
-            "has 6 mistake(s)",
+            "has 6 mistakes",
             "line 2: port: `x` is no whole number",
             "line 3: has no IP",
             "line 4: `h h` is no address",

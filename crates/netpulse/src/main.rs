@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod api;
 mod completions;
 mod config;
 mod devices;
@@ -10,6 +11,7 @@ mod logging;
 mod payload;
 mod profile;
 mod ui;
+mod view;
 
 use std::process::ExitCode;
 

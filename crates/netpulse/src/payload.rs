@@ -11,20 +11,16 @@ use crate::ui::Ui;
 /// Which queue a job waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
-    /// The device's own queue and live session.
+    // The device's own queue and live session; or any free slot.
     Pinned,
-    /// Any free slot.
     Fifo,
 }
 
 /// Who goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
-    /// Before the others.
     High,
-    /// In order.
     Normal,
-    /// After the others.
     Low,
 }
 

@@ -14,15 +14,13 @@ use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 
-/// How results are printed.
+/// How results are printed: for people, or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    // Without doc comments, which would make the help of every command six lines longer.
     #[default]
     Table,
-    /// For programs: one JSON document (`watch`: one per line).
     Json,
-    /// For people who like structure.
     Yaml,
 }
 
@@ -128,6 +126,9 @@ impl Ui {
     /// Why the command ends without having done what was asked.
     pub fn failure(&self, failure: &Failure) {
         eprintln!("{} {} ({})", paint("error:", Tone::Bad, self.err_color), failure.what, failure.code);
+        for detail in &failure.details {
+            eprintln!("  {detail}");
+        }
         if let Some(hint) = &failure.hint {
             eprintln!("{} {hint}", paint("hint:", Tone::Strong, self.err_color));
         }
