@@ -66,7 +66,7 @@ impl fmt::Debug for ConnectionArgs {
 }
 
 /// A payload: what to send, or what to render it from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Payload {
     /// One item.
@@ -114,7 +114,7 @@ pub struct TemplateCall {
 }
 
 /// How the job waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// In `FifoQ`, by any free slot.
@@ -124,7 +124,7 @@ pub enum Strategy {
 }
 
 /// What the audit keeps of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditMode {
     /// Request (masked) and result.
@@ -436,7 +436,7 @@ impl ExecutionRequest {
 }
 
 /// One device of a bulk request that could not even be asked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BulkFailure {
     /// The host as given.
     pub host: String,
