@@ -30,16 +30,21 @@ pub struct CancelArgs {
 }
 
 pub async fn run(args: CancelArgs, api: &Api, ui: &Ui) -> Outcome {
-    let mut canceled = Vec::new();
+    let (mut canceled, mut stopping) = (Vec::new(), 0);
     let mut refused: Vec<(String, Failure)> = Vec::new();
     match (args.host, args.queue) {
-        (Some(host), _) => canceled = api.cancel_where("host", &host).await?,
-        (None, Some(queue)) => canceled = api.cancel_where("queue", &queue).await?,
+        (Some(host), _) => canceled = api.cancel_waiting(None, Some(&host)).await?,
+        (None, Some(queue)) => canceled = api.cancel_waiting(Some(&queue), None).await?,
         (None, None) if args.ids.is_empty() => return Err(nothing_named("job ids, --host or --queue")),
         (None, None) => {
             for id in args.ids {
                 match api.cancel(&id).await {
-                    Ok(()) => canceled.push(id),
+                    Ok(running) => {
+                        if running {
+                            stopping += 1;
+                        }
+                        canceled.push(id);
+                    }
                     Err(failure) if failure.exit == Exit::NotFound => refused.push((id, failure)),
                     Err(failure) => return Err(failure),
                 }
@@ -50,6 +55,9 @@ pub async fn run(args: CancelArgs, api: &Api, ui: &Ui) -> Outcome {
         canceled.iter().for_each(|id| ui.line(id));
         let count = canceled.len();
         ui.note(&format!("{count} job{} canceled", if count == 1 { "" } else { "s" }));
+        if stopping > 0 {
+            ui.note(&format!("{stopping} of them already running: told to stop; the result says after which line"));
+        }
         refused.iter().for_each(|(_, failure)| ui.failure(failure));
     } else {
         let refused: Vec<_> = refused.iter().map(|(id, f)| json!({"id": id, "reason": f.what})).collect();

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use netpulse_model::event::What;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -73,10 +72,10 @@ pub fn is_final(job: &Value) -> bool {
 
 /// Prints each line of the job when it is answered, up to the first that an event cannot hold whole.
 async fn print_live(api: &Api, ui: &Ui, id: &str, printed: &mut usize) -> Result<(), Failure> {
-    let mut events = api.events(Some(id)).await?;
+    let mut events = api.events(Some(id))?;
     let mut whole = true;
-    while let Some(event) = events.next().await {
-        match event?.what {
+    while let Some(event) = events.next().await? {
+        match event.what {
             What::Line { index, total, command, stdout, stderr, exit_status } => {
                 let size = stdout.as_str().map_or(0, str::len);
                 whole &= size < CUT && index == *printed;

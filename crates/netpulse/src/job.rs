@@ -46,6 +46,9 @@ pub async fn run(args: JobArgs, api: &Api, ui: &Ui) -> Outcome {
             };
             ui.note(&format!("{label:<9}{shown}"));
         }
+        if text(&job, "status") == "queued" {
+            ui.note(&format!("{:<9}{}", "waits", api.why(&args.id).await?));
+        }
         exec::show(ui, &job, 0);
     }
     Ok(match text(&job, "status") {

@@ -1,6 +1,7 @@
 //! `netpulse jobs`: the list of jobs.
 
 use clap::Args;
+use netpulse_client::JobFilter;
 use serde_json::Value;
 
 use crate::api::Api;
@@ -31,6 +32,9 @@ pub struct JobsArgs {
     /// Only jobs accepted since then: 2026-02-03, 2026-02-03T04:05:06Z, or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<String>,
+    /// Only jobs accepted before then
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    until: Option<String>,
     /// How many
     #[arg(short, long, default_value_t = 50, value_name = "NUMBER")]
     limit: usize,
@@ -51,31 +55,24 @@ fn since(text: &str) -> Result<String, String> {
 const PAGE: usize = 500;
 
 pub async fn run(args: JobsArgs, api: &Api, ui: &Ui) -> Outcome {
-    let mut query: Vec<(&str, String)> = Vec::new();
-    for (key, value) in [
-        ("status", args.status),
-        ("host", args.host),
-        ("queue", args.queue),
-        ("node", args.node),
-        ("since", args.since),
-    ] {
-        if let Some(value) = value {
-            query.push((key, value));
-        }
-    }
+    let filter = JobFilter {
+        queue: args.queue,
+        node: args.node,
+        host: args.host,
+        // Unasked, the server lists what waits in a queue; a person means its jobs.
+        state: Some(args.status.unwrap_or_else(|| "all".to_owned())),
+        since: args.since,
+        until: args.until,
+    };
     let wanted = if args.all { usize::MAX } else { args.limit };
     let (mut jobs, mut cursor): (Vec<Value>, Option<String>) = (Vec::new(), None);
-    loop {
-        let mut page_query = query.clone();
-        page_query.push(("limit", PAGE.min(wanted - jobs.len()).to_string()));
-        if let Some(cursor) = cursor.take() {
-            page_query.push(("cursor", cursor));
-        }
-        let page = api.jobs(&page_query).await?;
-        let empty = page.items.is_empty();
-        jobs.extend(page.items);
-        cursor = page.next;
-        if cursor.is_none() || empty || jobs.len() >= wanted {
+    while jobs.len() < wanted {
+        let limit = u32::try_from(PAGE.min(wanted - jobs.len())).unwrap_or(1);
+        let (page, next) = api.jobs(&filter, limit, cursor.as_deref()).await?;
+        let empty = page.is_empty();
+        jobs.extend(page);
+        cursor = next;
+        if cursor.is_none() || empty {
             break;
         }
     }

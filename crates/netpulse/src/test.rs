@@ -7,7 +7,7 @@ use crate::api::Api;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::payload::LoginArgs;
 use crate::ui::{Tone, Ui, plain, seconds};
-use crate::view::text;
+use crate::view::{self, text};
 
 /// Log in to a device and tell whether that works; nothing is queued and nothing sent
 #[derive(Debug, Args)]
@@ -46,7 +46,12 @@ pub async fn run(args: TestArgs, api: &Api, ui: &Ui) -> Outcome {
         return Ok(if success { Exit::Ok } else { Exit::JobFailed });
     }
     if !success {
-        return Err(Failure::new(Exit::JobFailed, "test_failed", format!("{}: {}", args.host, text(&answer, "error"))));
+        let code = match text(&answer, "error_type") {
+            "" => "test_failed",
+            code => code,
+        };
+        let failure = Failure::new(Exit::JobFailed, code, format!("{}: {}", args.host, text(&answer, "error")));
+        return Err(Failure { hint: view::advice(code), ..failure });
     }
     let latency = answer.get("latency").and_then(Value::as_f64).map(seconds).unwrap_or_default();
     ui.toned(&format!("{} lets us in, after {latency}", args.host), Tone::Good);

@@ -1,7 +1,7 @@
 //! `netpulse watch`: what happens, as it happens.
 
 use clap::Args;
-use futures_util::StreamExt;
+use netpulse_model::Timestamp;
 use netpulse_model::event::{Event, What};
 
 use crate::api::Api;
@@ -20,7 +20,13 @@ pub struct WatchArgs {
     /// A job's id, or `all`
     #[arg(value_name = "ID|all", value_parser = which)]
     which: String,
+    /// With `all`: begin with the oldest event that the server keeps, not with the last minute
+    #[arg(long)]
+    from_start: bool,
 }
+
+/// Seconds of the past that `all` begins with: enough for clocks that differ a little.
+const RECENT: i64 = 60;
 
 fn which(text: &str) -> Result<String, String> {
     if text == "all" { Ok(text.to_owned()) } else { crate::jobs::job_id(text) }
@@ -28,16 +34,19 @@ fn which(text: &str) -> Result<String, String> {
 
 pub async fn run(args: WatchArgs, api: &Api, ui: &Ui) -> Outcome {
     let one = (args.which != "all").then_some(args.which.as_str());
-    let mut events = api.events(one).await?;
+    let mut events = api.events(one)?;
+    let from = Timestamp::now().plus_seconds(-RECENT);
     loop {
         let next = tokio::select! {
-            next = events.next() => next,
+            next = events.next() => next?,
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
         };
         let Some(event) = next else {
             return Err(Failure::new(Exit::Unreachable, "events_ended", "the server ended the stream of events"));
         };
-        let event = event?;
+        if one.is_none() && !args.from_start && event.at < from {
+            continue;
+        }
         if ui.for_people() {
             print(ui, &event, one.is_none());
         } else {
@@ -98,7 +107,7 @@ fn describe(event: &Event) -> (String, Tone) {
 mod tests {
     use super::*;
     use netpulse_model::event::EventId;
-    use netpulse_model::{JobId, JobStatus, Outcome, Timestamp};
+    use netpulse_model::{JobId, JobStatus, Outcome};
 
     #[test]
     fn each_thing_that_happens_is_one_line() {

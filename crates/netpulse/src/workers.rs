@@ -1,6 +1,7 @@
 //! `netpulse workers`: who works, and stopping them.
 
 use clap::{Args, Subcommand};
+use netpulse_client::WorkerFilter;
 use serde_json::Value;
 
 use crate::api::Api;
@@ -49,19 +50,16 @@ struct Filter {
     queue: Option<String>,
 }
 
-impl Filter {
-    fn query(self) -> Vec<(&'static str, String)> {
-        [("queue", self.queue), ("node", self.node), ("host", self.host)]
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
+impl From<Filter> for WorkerFilter {
+    fn from(filter: Filter) -> Self {
+        Self { queue: filter.queue, node: filter.node, host: filter.host }
     }
 }
 
 pub async fn run(args: WorkersArgs, api: &Api, ui: &Ui) -> Outcome {
     match args.action {
-        None => list(&api.workers(&args.filter.query()).await?, ui),
-        Some(Action::Stop { names, filter }) => stop(names, &filter.query(), api, ui).await,
+        None => list(&api.workers(&args.filter.into()).await?, ui),
+        Some(Action::Stop { names, filter }) => stop(names, filter, api, ui).await,
     }
 }
 
@@ -92,17 +90,18 @@ fn list(workers: &[Value], ui: &Ui) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn stop(names: Vec<String>, query: &[(&'static str, String)], api: &Api, ui: &Ui) -> Outcome {
+async fn stop(names: Vec<String>, filter: Filter, api: &Api, ui: &Ui) -> Outcome {
     let mut stopped = Vec::new();
-    if names.is_empty() && query.is_empty() {
+    let filtered = filter.host.is_some() || filter.node.is_some() || filter.queue.is_some();
+    if names.is_empty() && !filtered {
         return Err(nothing_named("names of workers, --host, --node or --queue"));
     }
     for name in names {
         api.stop_worker(&name).await?;
         stopped.push(name);
     }
-    if !query.is_empty() {
-        stopped.extend(api.stop_workers(query).await?);
+    if filtered {
+        stopped.extend(api.stop_workers(&filter.into()).await?);
     }
     if ui.for_people() {
         stopped.iter().for_each(|name| ui.line(name));
