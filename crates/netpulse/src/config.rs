@@ -11,6 +11,13 @@ use crate::ui::{Format, Text, Tone, Ui};
 
 /// Check or show the server's configuration
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netpulse config check
+  netpulse config check /etc/netpulse/netpulse.yaml
+  netpulse config show --changed
+  netpulse config reference > netpulse.yaml
+
+Exits 0 when the configuration is in order, 2 when it has mistakes.")]
 pub struct ConfigArgs {
     #[command(subcommand)]
     action: Action,

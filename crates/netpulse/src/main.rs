@@ -11,6 +11,8 @@ mod devices;
 mod exec;
 mod exit;
 mod follow;
+#[cfg(test)]
+mod help;
 mod job;
 mod jobs;
 mod logging;

@@ -227,7 +227,7 @@ pub struct LoginArgs {
     #[arg(short = 'i', long, value_name = "FILE")]
     pub private_key: Option<String>,
     /// More connection arguments (timeout, proxy_host, ...), as JSON or @FILE (JSON or YAML)
-    #[arg(long, alias = "ca", value_name = "JSON|@FILE")]
+    #[arg(long, value_name = "JSON|@FILE")]
     pub connection_args: Option<String>,
 }
 
