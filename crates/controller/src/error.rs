@@ -10,7 +10,11 @@ use crate::reply;
 
 /// An error on its way to a client. Never carries a secret.
 #[derive(Debug, Clone)]
-pub(crate) struct ApiError {
+pub(crate) struct ApiError(Box<Problem>);
+
+/// What an error says.
+#[derive(Debug, Clone)]
+struct Problem {
     status: StatusCode,
     detail: Value,
     errors: Option<Value>,
@@ -21,7 +25,8 @@ pub(crate) struct ApiError {
 impl ApiError {
     /// An error with a sentence.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: Value::String(detail.into()), errors: None, retry_after: None, extra: Map::new() }
+        let detail = Value::String(detail.into());
+        Self(Box::new(Problem { status, detail, errors: None, retry_after: None, extra: Map::new() }))
     }
 
     /// 400 with a sentence.
@@ -42,7 +47,7 @@ impl ApiError {
     /// 422 with the list of mistakes, each below `place` (`body`, `query`, `header`).
     pub(crate) fn unprocessable(place: &str, errors: Vec<FieldError>) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "");
-        error.detail = listed(errors, Some(place));
+        error.0.detail = listed(errors, Some(place));
         error
     }
 
@@ -57,7 +62,7 @@ impl ApiError {
     pub(crate) fn invalid_request(errors: Vec<FieldError>) -> Self {
         let sentence = format!("Invalid JSON request: {}", fields::sentence(&errors));
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentence);
-        error.errors = Some(listed(errors, None));
+        error.0.errors = Some(listed(errors, None));
         error
     }
 
@@ -68,19 +73,19 @@ impl ApiError {
 
     /// With the mistakes beside the sentence.
     pub(crate) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = Some(listed(errors, None));
+        self.0.errors = Some(listed(errors, None));
         self
     }
 
     /// With a `Retry-After` of so many seconds (at least one).
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds.max(1));
+        self.0.retry_after = Some(seconds.max(1));
         self
     }
 
     /// With one more field beside `detail`.
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.extra.insert(key.to_owned(), value.into());
+        self.0.extra.insert(key.to_owned(), value.into());
         self
     }
 
@@ -104,7 +109,7 @@ impl ApiError {
                 .collect();
             texts.join("; ")
         };
-        match (&self.detail, &self.errors) {
+        match (&self.0.detail, &self.0.errors) {
             (Value::String(text), Some(errors)) if text == "Validation Error" => format!("{text}: {}", list(errors)),
             (Value::String(text), _) => text.clone(),
             (items, _) => list(items),
@@ -114,11 +119,11 @@ impl ApiError {
     /// The answer in the early API's envelope.
     pub(crate) fn enveloped(&self) -> Response {
         let body = json!({"code": -1, "message": self.sentence(), "data": null});
-        self.finish(reply::json(self.status, &body))
+        self.finish(reply::json(self.0.status, &body))
     }
 
     fn finish(&self, mut response: Response) -> Response {
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
@@ -141,12 +146,12 @@ fn listed(errors: Vec<FieldError>, place: Option<&str>) -> Value {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = self.extra.clone();
-        body.insert("detail".to_owned(), self.detail.clone());
-        if let Some(errors) = &self.errors {
+        let mut body = self.0.extra.clone();
+        body.insert("detail".to_owned(), self.0.detail.clone());
+        if let Some(errors) = &self.0.errors {
             body.insert("errors".to_owned(), errors.clone());
         }
-        let mut response = self.finish(reply::json(self.status, &Value::Object(body)));
+        let mut response = self.finish(reply::json(self.0.status, &Value::Object(body)));
         // The gate needs the error itself to word it for the early paths.
         response.extensions_mut().insert(self);
         response

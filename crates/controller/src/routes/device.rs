@@ -248,11 +248,10 @@ async fn held(app: &App, job: Job, until: tokio::time::Instant) -> Result<Job, A
 
 fn note(response: &mut Response, wait: Wait, known: bool) {
     let headers = response.headers_mut();
-    if wait.preferred {
-        if let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
+    if wait.preferred
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
             headers.insert("preference-applied", value);
         }
-    }
     if known {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }

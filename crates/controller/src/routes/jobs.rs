@@ -211,11 +211,10 @@ pub(crate) async fn one(
     let wait = Wait::of(&app, &params, &headers, Duration::ZERO)?;
     let job = app.ended(known_id(&id)?, wait.time).await?.ok_or_else(|| not_found(&id))?;
     let mut response = reply::json(StatusCode::OK, &JobInResponse::from(job));
-    if wait.preferred {
-        if let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
+    if wait.preferred
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
             response.headers_mut().insert("preference-applied", value);
         }
-    }
     Ok(response)
 }
 

@@ -10,8 +10,12 @@
 )]
 
 mod auth;
+mod bad_input;
+mod client;
 mod device;
 mod events;
 mod jobs;
 mod memory;
+mod openapi;
+mod server;
 mod world;
