@@ -113,7 +113,9 @@ fn sentence(body: &ErrorBody) -> String {
         texts.join("; ")
     };
     match (&body.detail, &body.errors) {
-        (Value::String(text), Some(errors)) if text == "Validation Error" => format!("{text}: {}", list(errors)),
+        (Value::String(text), Some(errors)) if text == "Validation Error" => {
+            format!("{text}: {}", list(errors))
+        }
         (Value::String(text), _) => text.clone(),
         (Value::Array(items), _) => list(items),
         (other, _) => other.to_string(),

@@ -85,7 +85,10 @@ impl Events {
     }
 
     async fn fill(&mut self) -> Result<(), ClientError> {
-        let lost = |reason: &str| ClientError::Unreachable { url: self.client.base.clone(), reason: reason.to_owned() };
+        let lost = |reason: &str| ClientError::Unreachable {
+            url: self.client.base.clone(),
+            reason: reason.to_owned(),
+        };
         let Some(body) = &mut self.body else {
             self.body = Some(self.open().await?);
             return Ok(());
@@ -111,7 +114,10 @@ impl Events {
             request = request.header("last-event-id", after);
         }
         let response = tokio::time::timeout(SILENCE, self.client.send(request)).await.map_err(|_| {
-            ClientError::Unreachable { url: self.client.base.clone(), reason: "the event stream did not open".into() }
+            ClientError::Unreachable {
+                url: self.client.base.clone(),
+                reason: "the event stream did not open".into(),
+            }
         })??;
         Ok(response.bytes_stream().boxed())
     }
@@ -148,7 +154,9 @@ impl Lines {
             if data.is_empty() {
                 return Ok(());
             }
-            let broken = |error: serde_json::Error| ClientError::Broken(format!("an event could not be read: {error}"));
+            let broken = |error: serde_json::Error| {
+                ClientError::Broken(format!("an event could not be read: {error}"))
+            };
             ready.push_back(if name == "gap" {
                 Happened::Gap(serde_json::from_str::<GapBody>(&data).map_err(broken)?.before)
             } else {
@@ -190,7 +198,9 @@ mod tests {
                 lines.push(chunk, &mut ready).unwrap();
             }
             assert_eq!(ready.len(), 2, "{size}");
-            assert!(matches!(&ready[0], Happened::Event(e) if e.id.0 == 7 && e.device.as_deref() == Some("é")));
+            assert!(
+                matches!(&ready[0], Happened::Event(e) if e.id.0 == 7 && e.device.as_deref() == Some("é"))
+            );
             assert_eq!(ready[1], Happened::Gap(EventId(9)));
         }
     }

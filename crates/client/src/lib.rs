@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use netpulse_model::JobId;
 use netpulse_model::api::{
-    BulkBody, BulkResponse, CancelResponse, ExecBody, HealthResponse, JobInResponse, NameResponse, StatsResponse,
-    TemplateBody, TestBody, TestResponse, WhyResponse,
+    BulkBody, BulkResponse, CancelResponse, ExecBody, HealthResponse, JobInResponse, NameResponse,
+    StatsResponse, TemplateBody, TestBody, TestResponse, WhyResponse,
 };
 use netpulse_model::worker::WorkerRecord;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -102,7 +102,8 @@ impl Builder {
             .tcp_nodelay(true)
             .danger_accept_invalid_certs(self.insecure);
         if let Some(pem) = &self.ca {
-            let ca = reqwest::Certificate::from_pem(pem).map_err(|e| setup(format!("the CA certificate cannot be used: {e}")))?;
+            let ca = reqwest::Certificate::from_pem(pem)
+                .map_err(|e| setup(format!("the CA certificate cannot be used: {e}")))?;
             http = http.tls_certs_only([ca]);
         }
         let http = http.build().map_err(|e| setup(e.to_string()))?;
@@ -250,8 +251,9 @@ impl Client {
             request = request.timeout(wait + PATIENCE);
         }
         if let Some(key) = &options.idempotency_key {
-            let key = HeaderValue::from_str(key)
-                .map_err(|_| ClientError::Setup("an idempotency key is 1 to 255 visible ASCII characters".into()))?;
+            let key = HeaderValue::from_str(key).map_err(|_| {
+                ClientError::Setup("an idempotency key is 1 to 255 visible ASCII characters".into())
+            })?;
             request = request.header("idempotency-key", key);
         }
         self.read(request).await
@@ -262,7 +264,10 @@ impl Client {
     /// # Errors
     /// As every call: [`ClientError`].
     pub async fn test(&self, body: &TestBody) -> Result<TestResponse, ClientError> {
-        self.read(self.request(Method::POST, &["/device/test"], &Vec::new()).json(body).timeout(TEST_PATIENCE)).await
+        self.read(
+            self.request(Method::POST, &["/device/test"], &Vec::new()).json(body).timeout(TEST_PATIENCE),
+        )
+        .await
     }
 
     /// One job; with `wait`, as soon as it has ended or that has passed.
@@ -281,7 +286,12 @@ impl Client {
     ///
     /// # Errors
     /// As every call: [`ClientError`].
-    pub async fn jobs(&self, filter: &JobFilter, limit: u32, cursor: Option<&str>) -> Result<JobPage, ClientError> {
+    pub async fn jobs(
+        &self,
+        filter: &JobFilter,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<JobPage, ClientError> {
         let mut query = filter.query();
         query.push(("limit", limit.to_string()));
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
@@ -310,7 +320,11 @@ impl Client {
     ///
     /// # Errors
     /// As every call: [`ClientError`].
-    pub async fn cancel_waiting(&self, queue: Option<&str>, host: Option<&str>) -> Result<Vec<JobId>, ClientError> {
+    pub async fn cancel_waiting(
+        &self,
+        queue: Option<&str>,
+        host: Option<&str>,
+    ) -> Result<Vec<JobId>, ClientError> {
         let query = given([("queue", &queue.map(str::to_owned)), ("host", &host.map(str::to_owned))]);
         self.read(self.request(Method::DELETE, &["/jobs"], &query)).await
     }
@@ -400,7 +414,8 @@ impl Client {
 }
 
 async fn decoded<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
-    let bytes = response.bytes().await.map_err(|error| ClientError::Broken(error.without_url().to_string()))?;
+    let bytes =
+        response.bytes().await.map_err(|error| ClientError::Broken(error.without_url().to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| ClientError::Broken(error.to_string()))
 }
 

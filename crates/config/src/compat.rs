@@ -7,7 +7,10 @@ pub(crate) const ALIASES: &[(&str, &str)] =
 /// Keys that are accepted and do nothing, with the reason. A path covers all below it.
 pub(crate) const IGNORED: &[(&str, &str)] = &[
     ("server.gunicorn_worker", "there are no worker processes: the server uses every CPU by itself"),
-    ("worker.ttl", "workers report every few seconds: `worker.lease` says how long a silent one keeps its devices"),
+    (
+        "worker.ttl",
+        "workers report every few seconds: `worker.lease` says how long a silent one keeps its devices",
+    ),
     ("job.result_cache_ttl", "results are not shared between requests in this version"),
     ("redis", "this version keeps jobs in its embedded store (`store.path`)"),
     ("plugin", "this version loads no external plugins"),

@@ -135,7 +135,8 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// What is wrong.
     pub problems: Vec<Problem>,
-    config: Config,
+    /// The configuration; of no use while there are `problems`.
+    pub config: Config,
 }
 
 impl Config {
@@ -145,7 +146,11 @@ impl Config {
     /// All mistakes at once, each with its key, its place and what would be right.
     pub fn load(options: LoadOptions) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let loaded = Loaded::read(options);
-        if loaded.problems.is_empty() { Ok((loaded.config, loaded.warnings)) } else { Err(ConfigErrors(loaded.problems)) }
+        if loaded.problems.is_empty() {
+            Ok((loaded.config, loaded.warnings))
+        } else {
+            Err(ConfigErrors(loaded.problems))
+        }
     }
 }
 
@@ -266,7 +271,9 @@ impl Reader {
         match parse_yaml(text) {
             Ok(Value::Null) => {}
             Ok(Value::Object(document)) => self.walk(path, text, &mut Vec::new(), &document),
-            Ok(_) => self.problem("", at(Some(1)), "expected sections (`server:`, `worker:`, ...) at the top"),
+            Ok(_) => {
+                self.problem("", at(Some(1)), "expected sections (`server:`, `worker:`, ...) at the top")
+            }
             Err((line, message)) => self.problem("", at(line), format!("is no YAML: {message}")),
         }
     }
@@ -317,9 +324,9 @@ impl Reader {
             self.written.insert(path.to_owned(), Written { value, origin, expand });
             return;
         }
-        if let Some((key, entry)) = path.rsplit_once('.').filter(|(key, _)| {
-            key_of(key).is_some_and(|key| key.kind == Kind::Mapping)
-        }) {
+        if let Some((key, entry)) =
+            path.rsplit_once('.').filter(|(key, _)| key_of(key).is_some_and(|key| key.kind == Kind::Mapping))
+        {
             self.entries.push((key.to_owned(), entry.to_owned(), Written { value, origin, expand }));
         } else if let Some(reason) = compat::ignored(path) {
             self.warn(path, origin, format!("is accepted and does nothing: {reason}"));
@@ -434,11 +441,13 @@ impl Reader {
             }
         }
         if config.session.host_keys == "off" {
-            let message = "host keys are not checked: whoever stands between here and a device reads its password";
+            let message =
+                "host keys are not checked: whoever stands between here and a device reads its password";
             self.warn("session.host_keys", origin_of("session.host_keys"), message);
         }
         if server.cors_origins.iter().any(|origin| origin == "*") {
-            let message = "`*` lets every web page call this server with the key of the person who looks at it";
+            let message =
+                "`*` lets every web page call this server with the key of the person who looks at it";
             self.warn("server.cors_origins", origin_of("server.cors_origins"), message);
         }
     }
@@ -472,7 +481,8 @@ fn unknown(path: &str, origin: &Origin) -> String {
     let near = nearest(path, paths.iter().map(String::as_str)).and_then(key_of);
     // The right name in the wrong section.
     let elsewhere = || KEYS.iter().find(|key| key.name == name || (path == key.name));
-    let section = || nearest(path.split('.').next().unwrap_or(path), SECTIONS.iter().map(|(section, _)| *section));
+    let section =
+        || nearest(path.split('.').next().unwrap_or(path), SECTIONS.iter().map(|(section, _)| *section));
     match near.or_else(elsewhere) {
         Some(key) => format!("no such key: did you mean `{}`?", shown(key)),
         None => match section().filter(|_| path.contains('.')) {

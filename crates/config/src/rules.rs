@@ -56,7 +56,10 @@ pub(crate) fn coerce(key: &Key, raw: &Value) -> Result<Value, String> {
                 format!("{item} is no list of texts: write [a, b], or a,b in an environment variable")
             }),
         Kind::Mapping => mapping(raw).ok_or_else(|| {
-            format!("{} is no mapping: write {{name: value}}, or name=value,... in an environment variable", shown())
+            format!(
+                "{} is no mapping: write {{name: value}}, or name=value,... in an environment variable",
+                shown()
+            )
         }),
     }
 }
@@ -93,7 +96,9 @@ fn mapping(raw: &Value) -> Option<Value> {
             for (name, value) in entries {
                 match value {
                     Value::String(_) => map.insert(name.clone(), value.clone()),
-                    Value::Number(_) | Value::Bool(_) => map.insert(name.clone(), Value::String(value.to_string())),
+                    Value::Number(_) | Value::Bool(_) => {
+                        map.insert(name.clone(), Value::String(value.to_string()))
+                    }
                     _ => return None,
                 };
             }
@@ -150,7 +155,8 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
     match rule {
         Rule::Range(low, high) => {
             let number = value.as_u64()?;
-            (!(low..=high).contains(&number)).then(|| format!("{number} is out of bounds: expected {low} to {high}"))
+            (!(low..=high).contains(&number))
+                .then(|| format!("{number} is out of bounds: expected {low} to {high}"))
         }
         Rule::OneOf(words) => text.filter(|t| !words.contains(t)).map(|t| not_one_of(t, words)),
         Rule::ValuesOneOf(words) => value.as_object()?.iter().find_map(|(name, value)| {
@@ -160,9 +166,9 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
             format!("must be set: clients prove themselves with it. Set {} or `{}`", key.env(), key.path())
         }),
         Rule::NotEmpty => text.filter(|t| t.trim().is_empty()).map(|_| "must not be empty".to_owned()),
-        Rule::ExistingFile => {
-            text.filter(|t| !Path::new(t).is_file()).map(|t| format!("there is no file `{t}` that can be read"))
-        }
+        Rule::ExistingFile => text
+            .filter(|t| !Path::new(t).is_file())
+            .map(|t| format!("there is no file `{t}` that can be read")),
         Rule::ExistingFolder => {
             let folders: Vec<&str> = match value {
                 Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
@@ -170,9 +176,9 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
             };
             folders.into_iter().find(|f| !Path::new(f).is_dir()).map(|f| format!("there is no folder `{f}`"))
         }
-        Rule::Url => text.filter(|t| !is_url(t)).map(|t| {
-            format!("`{t}` is no address: expected http://name[:port] or https://name[:port]")
-        }),
+        Rule::Url => text
+            .filter(|t| !is_url(t))
+            .map(|t| format!("`{t}` is no address: expected http://name[:port] or https://name[:port]")),
         Rule::HeaderName => text.filter(|t| !is_header_name(t)).map(|t| {
             format!("`{t}` cannot be the name of a header: use letters, digits and dashes, as in X-API-KEY")
         }),
@@ -182,14 +188,17 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
 }
 
 fn not_one_of(word: &str, words: &[&str]) -> String {
-    let guess = nearest(word, words.iter().copied()).map(|w| format!(" (did you mean `{w}`?)")).unwrap_or_default();
+    let guess =
+        nearest(word, words.iter().copied()).map(|w| format!(" (did you mean `{w}`?)")).unwrap_or_default();
     format!("`{word}` is not known: expected one of {}{guess}", words.join(", "))
 }
 
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     rest.is_some_and(|rest| {
-        !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.contains(|c: char| c.is_whitespace() || c == '@')
+        !rest.is_empty()
+            && !rest.starts_with(['/', ':'])
+            && !rest.contains(|c: char| c.is_whitespace() || c == '@')
     })
 }
 

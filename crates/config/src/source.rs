@@ -330,16 +330,24 @@ mod tests {
         );
         let pairs: Vec<(&str, &str, usize)> =
             variables.iter().map(|(n, v, l)| (n.as_str(), v.as_str(), *l)).collect();
-        assert_eq!(pairs, [("A", "1", 2), ("B", "x # y", 3), ("C", "a\"b\n", 4), ("D", "v", 5), ("F", "", 8)]);
+        assert_eq!(
+            pairs,
+            [("A", "1", 2), ("B", "x # y", 3), ("C", "a\"b\n", 4), ("D", "v", 5), ("F", "", 8)]
+        );
         assert_eq!(mistakes.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [6, 7]);
     }
 
     #[test]
     fn variables_expand_with_defaults_and_can_be_escaped() {
         let env = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("E".to_owned(), String::new())]);
-        for (text, expanded) in
-            [("x${A}y", "x1y"), ("${B:-2}", "2"), ("${E:-3}", "3"), ("$${A}", "${A}"), ("a$b", "a$b"), ("${B:-}", "")]
-        {
+        for (text, expanded) in [
+            ("x${A}y", "x1y"),
+            ("${B:-2}", "2"),
+            ("${E:-3}", "3"),
+            ("$${A}", "${A}"),
+            ("a$b", "a$b"),
+            ("${B:-}", ""),
+        ] {
             assert_eq!(expand(text, &env).unwrap(), expanded);
         }
         assert!(expand("${B}", &env).unwrap_err().contains("variable B is not set"));

@@ -15,7 +15,8 @@ fn case(yaml: &str) -> Case {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("np.yaml");
     std::fs::write(&file, yaml).unwrap();
-    let options = LoadOptions { file: Some(file), search: Some(folder.path().to_owned()), ..LoadOptions::default() };
+    let options =
+        LoadOptions { file: Some(file), search: Some(folder.path().to_owned()), ..LoadOptions::default() };
     Case { folder, options }
 }
 
@@ -60,7 +61,10 @@ fn nothing_but_the_key_is_required() {
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].starts_with("server.api_key: must be set"), "{mistakes:?}");
     assert!(mistakes[0].contains("NETPULSE_SERVER__API_KEY"), "{mistakes:?}");
-    assert!(case("server:\n  api_key: '  '\n").mistakes()[0].starts_with("np.yaml:2: server.api_key: must be set"));
+    assert!(
+        case("server:\n  api_key: '  '\n").mistakes()[0]
+            .starts_with("np.yaml:2: server.api_key: must be set")
+    );
 }
 
 #[test]
@@ -176,11 +180,16 @@ fn lists_and_mappings_from_the_environment() {
     assert_eq!(list(r#"["https://a", "https://b"]"#), ["https://a", "https://b"]);
     assert_eq!(list("https://a, https://b"), ["https://a", "https://b"]);
     assert!(list("").is_empty());
-    assert!(case(KEY).env("NETPULSE_SERVER__CORS_ORIGINS", "[oops").mistakes()[0].contains("is no list of texts"));
+    assert!(
+        case(KEY).env("NETPULSE_SERVER__CORS_ORIGINS", "[oops").mistakes()[0].contains("is no list of texts")
+    );
     let mapping = |case: Case| case.load().job.default_strategy.into_iter().collect::<Vec<_>>();
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     for value in [r#"{"napalm": "pinned"}"#, "napalm=pinned"] {
-        assert_eq!(mapping(case(KEY).env("NETPULSE_JOB__DEFAULT_STRATEGY", value)), [pair("napalm", "pinned")]);
+        assert_eq!(
+            mapping(case(KEY).env("NETPULSE_JOB__DEFAULT_STRATEGY", value)),
+            [pair("napalm", "pinned")]
+        );
     }
     // One entry by one variable joins what the file has.
     let yaml = format!("{KEY}job: {{default_strategy: {{pyeapi: pinned}}}}\n");
@@ -196,7 +205,10 @@ fn variables_in_the_file_are_expanded_and_typed() {
     assert_eq!((config.server.port, config.server.legacy_envelope), (9100, true));
     assert_eq!(case(yaml).dotenv("NP_KEY=from-dotenv\n").load().server.api_key, "from-dotenv");
     let unset = case(yaml).mistakes();
-    assert!(unset[0].starts_with("np.yaml:2: server.api_key: the environment variable NP_KEY is not set"), "{unset:?}");
+    assert!(
+        unset[0].starts_with("np.yaml:2: server.api_key: the environment variable NP_KEY is not set"),
+        "{unset:?}"
+    );
     // Who sets the key elsewhere does not need the variable.
     assert_eq!(case(yaml).env("NETPULSE_SERVER__API_KEY", "direct-key").load().server.api_key, "direct-key");
 }
@@ -250,9 +262,11 @@ fn a_listener_beyond_this_machine_is_warned_about() {
 #[test]
 fn https_needs_both_files_and_they_must_be_there() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let half = case(&format!("server:\n  api_key: k-0123456789\n  tls_cert: {}\n", here.display())).mistakes();
+    let half =
+        case(&format!("server:\n  api_key: k-0123456789\n  tls_cert: {}\n", here.display())).mistakes();
     assert!(half[0].starts_with("np.yaml:3: server.tls_cert: `server.tls_key` is missing"), "{half:?}");
-    let absent = case("server:\n  api_key: k-0123456789\n  tls: {cert: /nowhere/c.pem, key: /nowhere/k.pem}\n");
+    let absent =
+        case("server:\n  api_key: k-0123456789\n  tls: {cert: /nowhere/c.pem, key: /nowhere/k.pem}\n");
     let mistakes = absent.mistakes();
     assert_eq!(mistakes[0], "np.yaml:3: server.tls_cert: there is no file `/nowhere/c.pem` that can be read");
     assert_eq!(mistakes.len(), 2);
@@ -279,7 +293,8 @@ fn every_key_can_be_set_by_its_variable() {
         };
         case = case.env(&key.env(), &value);
         let loaded = Loaded::read(case.options.clone());
-        let problems: Vec<_> = loaded.problems.iter().filter(|p| !p.message.contains("both the certificate")).collect();
+        let problems: Vec<_> =
+            loaded.problems.iter().filter(|p| !p.message.contains("both the certificate")).collect();
         assert!(problems.is_empty(), "{}: {problems:?}", key.path());
         let setting = loaded.settings.iter().find(|s| s.key.path() == key.path()).unwrap();
         assert_eq!(setting.origin, Origin::Env { variable: key.env() });

@@ -51,6 +51,11 @@ fn every_key_is_explained_and_stands_once() {
     paths.dedup();
     assert_eq!(paths.len(), KEYS.len());
     for key in KEYS {
-        assert!(key.summary().len() > 10 && key.summary().ends_with(['.', ')', '}']), "{}: {}", key.path(), key.doc);
+        assert!(
+            key.summary().len() > 10 && key.summary().ends_with(['.', ')', '}']),
+            "{}: {}",
+            key.path(),
+            key.doc
+        );
     }
 }

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderName, StatusCode};
 use netpulse_config::Config;
 use netpulse_model::{Job, JobId};
-use netpulse_plugin::Drivers;
+use netpulse_plugin::{Drivers, Templates};
 use netpulse_queue::{Queue, QueueError};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
-use crate::template::TemplateService;
 
 /// Longest a call to the store may take before the client gets 503.
 const STORE_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +31,7 @@ pub struct Parts {
     /// The drivers by name.
     pub drivers: Drivers,
     /// The template engines; without them `/template/...` answers 501.
-    pub templates: Option<Arc<dyn TemplateService>>,
+    pub templates: Option<Arc<dyn Templates>>,
     /// How often something was repaired without a human: counted by the workers, shown by
     /// `/system/stats`.
     pub self_healing: Arc<AtomicU64>,
@@ -48,7 +47,7 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<Config>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
-    pub(crate) templates: Option<Arc<dyn TemplateService>>,
+    pub(crate) templates: Option<Arc<dyn Templates>>,
     pub(crate) self_healing: Arc<AtomicU64>,
     pub(crate) self_healing_at_start: u64,
     pub(crate) shutdown: CancellationToken,
@@ -73,7 +72,8 @@ impl Deref for App {
 impl App {
     pub(crate) fn new(parts: Parts) -> Self {
         let server = &parts.config.server;
-        let key_digest = (!server.api_key.is_empty()).then(|| Sha256::digest(server.api_key.as_bytes()).into());
+        let key_digest =
+            (!server.api_key.is_empty()).then(|| Sha256::digest(server.api_key.as_bytes()).into());
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self(Arc::new(Inner {
             key_header: server.api_key_name.parse().ok(),
@@ -100,7 +100,10 @@ impl App {
     }
 
     /// A call to the store, with its deadline.
-    pub(crate) async fn store<T>(&self, call: impl Future<Output = Result<T, QueueError>>) -> Result<T, ApiError> {
+    pub(crate) async fn store<T>(
+        &self,
+        call: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, ApiError> {
         match tokio::time::timeout(STORE_DEADLINE, call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(ApiError::new(

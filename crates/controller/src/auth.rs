@@ -25,13 +25,15 @@ pub(crate) fn allowed(app: &App, headers: &HeaderMap, query_string: Option<&str>
     };
     let name = app.config.server.api_key_name.as_str();
     if let Some(header_name) = &app.key_header
-        && headers.get_all(header_name).iter().any(|value| right(value.as_bytes())) {
-            return true;
-        }
+        && headers.get_all(header_name).iter().any(|value| right(value.as_bytes()))
+    {
+        return true;
+    }
     if let Some(query_string) = query_string
-        && query::pairs(query_string).any(|(k, v)| (k == name || k == ALIAS) && right(v.as_bytes())) {
-            return true;
-        }
+        && query::pairs(query_string).any(|(k, v)| (k == name || k == ALIAS) && right(v.as_bytes()))
+    {
+        return true;
+    }
     headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).any(|line| {
         line.split(';').filter_map(|pair| pair.trim().split_once('=')).any(|(k, v)| {
             let v = v.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(v);

@@ -35,7 +35,8 @@ pub(crate) struct Read {
 /// 413 past `server.max_body`, 408 when it stalls, 429 when too much is being read already.
 pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Read, ApiError> {
     let limit = app.config.server.max_body;
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     let mut stream = body.into_data_stream();
     let whole = Instant::now() + WHOLE;
     if announced.is_some_and(|n| n > limit as u64) {
@@ -51,11 +52,17 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<R
             Err(_) => {
                 return Err(ApiError::new(
                     StatusCode::REQUEST_TIMEOUT,
-                    format!("The request body stalled for {} s, or took longer than {} s", STALL.as_secs(), WHOLE.as_secs()),
+                    format!(
+                        "The request body stalled for {} s, or took longer than {} s",
+                        STALL.as_secs(),
+                        WHOLE.as_secs()
+                    ),
                 ));
             }
             Ok(None) => break,
-            Ok(Some(Err(error))) => return Err(ApiError::bad(format!("The request body could not be read: {error}"))),
+            Ok(Some(Err(error))) => {
+                return Err(ApiError::bad(format!("The request body could not be read: {error}")));
+            }
             Ok(Some(Ok(chunk))) => chunk,
         };
         let so_far = bytes.len() + first.as_ref().map_or(0, Bytes::len);
@@ -119,7 +126,9 @@ impl Share<'_> {
 fn too_large(limit: usize) -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("The request body is larger than {limit} bytes (`server.max_body`); send fewer devices at a time"),
+        format!(
+            "The request body is larger than {limit} bytes (`server.max_body`); send fewer devices at a time"
+        ),
     )
 }
 
@@ -155,7 +164,8 @@ pub(crate) async fn exec(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, Ap
     let unprocessable = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !content_type.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
-        return serde_json::from_slice(bytes).map_err(|reason| unprocessable(format!("Invalid JSON request: {reason}")));
+        return serde_json::from_slice(bytes)
+            .map_err(|reason| unprocessable(format!("Invalid JSON request: {reason}")));
     }
     let request = axum::http::Request::builder()
         .header(header::CONTENT_TYPE, content_type)
@@ -166,20 +176,31 @@ pub(crate) async fn exec(headers: &HeaderMap, bytes: &Bytes) -> Result<Value, Ap
         .map_err(|error| unprocessable(format!("Invalid multipart request: {error}")))?;
     let mut value = None;
     loop {
-        let part = parts.next_field().await.map_err(|e| unprocessable(format!("Invalid multipart request: {}", e.body_text())))?;
+        let part = parts
+            .next_field()
+            .await
+            .map_err(|e| unprocessable(format!("Invalid multipart request: {}", e.body_text())))?;
         let Some(part) = part else { break };
         match part.name() {
             Some("request") => {
-                let text = part.bytes().await.map_err(|e| unprocessable(format!("Invalid multipart request: {}", e.body_text())))?;
-                let parsed = serde_json::from_slice(&text).map_err(|reason| unprocessable(format!("Invalid 'request' JSON: {reason}")))?;
+                let text = part
+                    .bytes()
+                    .await
+                    .map_err(|e| unprocessable(format!("Invalid multipart request: {}", e.body_text())))?;
+                let parsed = serde_json::from_slice(&text)
+                    .map_err(|reason| unprocessable(format!("Invalid 'request' JSON: {reason}")))?;
                 value = Some(parsed);
             }
             Some("file") => {
-                return Err(unprocessable("File transfer is not available in this version; leave the part `file` out".into()));
+                return Err(unprocessable(
+                    "File transfer is not available in this version; leave the part `file` out".into(),
+                ));
             }
             other => {
                 let name = other.unwrap_or("(no name)");
-                return Err(unprocessable(format!("Unknown multipart field '{name}': expected `request`, and `file` at most")));
+                return Err(unprocessable(format!(
+                    "Unknown multipart field '{name}': expected `request`, and `file` at most"
+                )));
             }
         }
     }

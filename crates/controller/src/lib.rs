@@ -2,11 +2,17 @@
 //!
 //! [`Controller::router`] is the whole API as an axum router; [`serve`] puts it on a socket, with
 //! TLS when the configuration names a certificate. Nothing here knows how a device is spoken to
-//! or where a job is stored: it knows the traits `Queue`, `Driver` and [`TemplateService`].
+//! or where a job is stored: it knows the traits `Queue`, `Driver` and `Templates`.
 
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::print_stdout,
+        clippy::print_stderr
+    )
 )]
 
 mod app;
@@ -21,7 +27,6 @@ mod reply;
 mod routes;
 mod serve;
 mod submit;
-mod template;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -31,7 +36,6 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub use app::Parts;
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, serve};
-pub use template::{TemplateError, TemplateService};
 
 use app::App;
 use error::ApiError;
@@ -54,7 +58,9 @@ impl Controller {
         let app = self.app.clone();
         let router = routes::all()
             .fallback(async || ApiError::missing("Not Found"))
-            .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+            .method_not_allowed_fallback(async || {
+                ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            })
             .layer(from_fn_with_state(app.clone(), gate::pass));
         let router = match cors(&app) {
             Some(cors) => router.layer(cors),

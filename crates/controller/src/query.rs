@@ -96,7 +96,12 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// `?wait=N`, else `Prefer: wait=N`, else `default`; never more than `server.max_wait`.
-    pub(crate) fn of(app: &App, params: &Params, headers: &HeaderMap, default: Duration) -> Result<Self, ApiError> {
+    pub(crate) fn of(
+        app: &App,
+        params: &Params,
+        headers: &HeaderMap,
+        default: Duration,
+    ) -> Result<Self, ApiError> {
         let cap = Duration::from_secs(app.config.server.max_wait);
         if let Some(time) = params.parsed("wait", seconds)? {
             return Ok(Self { time: time.min(cap), preferred: false });
@@ -119,13 +124,18 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn preferred(headers: &HeaderMap) -> Option<Duration> {
-    headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|line| line.split(',')).find_map(|part| {
-        let (name, value) = part.split(';').next()?.split_once('=')?;
-        if !name.trim().eq_ignore_ascii_case("wait") {
-            return None;
-        }
-        seconds(value.trim().trim_matches('"')).ok()
-    })
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .find_map(|part| {
+            let (name, value) = part.split(';').next()?.split_once('=')?;
+            if !name.trim().eq_ignore_ascii_case("wait") {
+                return None;
+            }
+            seconds(value.trim().trim_matches('"')).ok()
+        })
 }
 
 #[cfg(test)]
@@ -134,7 +144,8 @@ mod tests {
 
     #[test]
     fn decodes_what_is_encoded_and_keeps_the_rest() {
-        let all: Vec<_> = pairs("a=1&b=x%20y+z&&c&d=%zz%4&e=%C3%A9").map(|(k, v)| format!("{k}={v}")).collect();
+        let all: Vec<_> =
+            pairs("a=1&b=x%20y+z&&c&d=%zz%4&e=%C3%A9").map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(all, ["a=1", "b=x y z", "c=", "d=%zz%4", "e=é"]);
     }
 

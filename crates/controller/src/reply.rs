@@ -82,7 +82,9 @@ impl Shape {
         let shared = || matches!(path, "/device/exec" | "/device/bulk" | "/health");
         let asked = || {
             app.config.server.legacy_envelope
-                || headers.get("x-netpulse-envelope").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"legacy"))
+                || headers
+                    .get("x-netpulse-envelope")
+                    .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"legacy"))
         };
         if legacy_path || (shared() && asked()) { Self::Enveloped } else { Self::Plain }
     }

@@ -109,14 +109,23 @@ pub async fn serve(
     drop(listener);
     tasks.close();
     if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!(open = tasks.len(), seconds = drain.as_secs(), "requests did not finish in time; closing them");
+        tracing::warn!(
+            open = tasks.len(),
+            seconds = drain.as_secs(),
+            "requests did not finish in time; closing them"
+        );
         abort.cancel();
         tasks.wait().await;
     }
     Ok(())
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was closed before it began");
         return;
@@ -196,14 +205,19 @@ impl<S> Patient<S> {
             self.stalled = None;
             return polled;
         }
-        let deadline = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + UNREAD)));
+        let deadline =
+            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + UNREAD)));
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not read its answer")))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

@@ -37,7 +37,11 @@ pub(crate) fn require_host(args: &netpulse_model::ConnectionArgs) -> Result<(), 
 ///
 /// # Errors
 /// 400: no host, no such driver, or what the driver finds wrong.
-pub(crate) fn new_job(app: &App, mut request: ExecutionRequest, key: Option<String>) -> Result<NewJob, ApiError> {
+pub(crate) fn new_job(
+    app: &App,
+    mut request: ExecutionRequest,
+    key: Option<String>,
+) -> Result<NewJob, ApiError> {
     require_host(&request.connection_args)?;
     let driver = driver(app, &request.driver)?;
     let strategy = request.queue_strategy.unwrap_or_else(|| default_strategy(app, driver.as_ref()));
@@ -48,7 +52,8 @@ pub(crate) fn new_job(app: &App, mut request: ExecutionRequest, key: Option<Stri
     if !errors.is_empty() {
         return Err(ApiError::validation(errors));
     }
-    let device = driver.device(&request.connection_args).map_err(|error| ApiError::validation(vec![error]))?;
+    let device =
+        driver.device(&request.connection_args).map_err(|error| ApiError::validation(vec![error]))?;
     let defaults = &app.config.job;
     let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
     Ok(NewJob {

@@ -8,8 +8,9 @@ use crate::result::Outcome;
 use crate::time::Timestamp;
 
 /// Position in the event stream: grows by time, also over restarts of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[derive(utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(transparent)]
 pub struct EventId(pub u64);
 

@@ -8,6 +8,10 @@ use crate::ui::Ui;
 
 /// Print the completion script of a shell
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netpulse completions bash > /etc/bash_completion.d/netpulse
+  netpulse completions zsh > ~/.zfunc/_netpulse
+  netpulse completions fish > ~/.config/fish/completions/netpulse.fish")]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]

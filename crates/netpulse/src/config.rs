@@ -11,6 +11,13 @@ use crate::ui::{Format, Text, Tone, Ui};
 
 /// Check or show the server's configuration
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netpulse config check
+  netpulse config check /etc/netpulse/netpulse.yaml
+  netpulse config show --changed
+  netpulse config reference > netpulse.yaml
+
+Exits 0 when the configuration is in order, 2 when it has mistakes.")]
 pub struct ConfigArgs {
     #[command(subcommand)]
     action: Action,
@@ -44,7 +51,9 @@ enum Action {
 pub fn run(args: ConfigArgs, ui: &Ui) -> Outcome {
     match args.action {
         Action::Check { file } => check(&Loaded::read(LoadOptions::from_process().with_file(file)), ui),
-        Action::Show { file, changed } => show(&Loaded::read(LoadOptions::from_process().with_file(file)), changed, ui),
+        Action::Show { file, changed } => {
+            show(&Loaded::read(LoadOptions::from_process().with_file(file)), changed, ui)
+        }
         Action::Reference { markdown } => {
             ui.line(if markdown { reference_markdown() } else { reference_yaml() }.trim_end());
             Ok(Exit::Ok)
@@ -75,12 +84,13 @@ fn check(loaded: &Loaded, ui: &Ui) -> Outcome {
 
 /// What to tell about a configuration that cannot be used.
 pub fn mistakes(loaded: &Loaded) -> Failure {
-    let list: Vec<String> = loaded.problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let list: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let count = match list.len() {
         1 => "a mistake".to_owned(),
         n => format!("{n} mistakes"),
     };
-    Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}:{}\n ", list.concat()))
+    Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}"))
+        .details(list)
         .hint("`netpulse config reference` prints every key with its default")
 }
 

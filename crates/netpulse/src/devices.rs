@@ -79,9 +79,16 @@ pub fn read(path: &Path, vendor: Option<&str>, has_platform: bool) -> Result<Dev
     let bytes = std::fs::read(path)
         .map_err(|e| Failure::usage(format!("the device file `{name}` cannot be read: {e}")))?;
     // Workbooks are archives (.xlsx) or OLE files (.xls), whatever they are called.
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0xD0, 0xCF, 0x11, 0xE0]) || ends_like_excel(path) {
-        return Err(Failure::new(crate::exit::Exit::Usage, "excel_file", format!("`{name}` is an Excel workbook, which is not read"))
-            .hint("save the sheet as CSV (UTF-8) and give that file"));
+    if bytes.starts_with(b"PK\x03\x04")
+        || bytes.starts_with(&[0xD0, 0xCF, 0x11, 0xE0])
+        || ends_like_excel(path)
+    {
+        return Err(Failure::new(
+            crate::exit::Exit::Usage,
+            "excel_file",
+            format!("`{name}` is an Excel workbook, which is not read"),
+        )
+        .hint("save the sheet as CSV (UTF-8) and give that file"));
     }
     let text = String::from_utf8(bytes).map_err(|_| {
         Failure::usage(format!("the device file `{name}` is not UTF-8")).hint("save it as CSV (UTF-8)")
@@ -94,17 +101,20 @@ pub fn read(path: &Path, vendor: Option<&str>, has_platform: bool) -> Result<Dev
     };
     let rows = rows.map_err(|what| Failure::usage(format!("{name}: {what}")))?;
     choose(rows, vendor, has_platform).map_err(|mistakes| {
-        let shown: Vec<&str> = mistakes.iter().take(20).map(String::as_str).collect();
-        let more = mistakes.len().saturating_sub(20);
-        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        Failure::usage(format!("{name} has {} mistake(s):\n  {}{more}", mistakes.len(), shown.join("\n  ")))
+        let count = mistakes.len();
+        let mut shown: Vec<String> = mistakes.into_iter().take(20).collect();
+        if count > shown.len() {
+            shown.push(format!("and {} more", count - shown.len()));
+        }
+        let count = if count == 1 { "a mistake".to_owned() } else { format!("{count} mistakes") };
+        Failure::usage(format!("{name} has {count}")).details(shown)
     })
 }
 
 fn ends_like_excel(path: &Path) -> bool {
-    path.extension().and_then(|e| e.to_str()).is_some_and(|e| {
-        ["xlsx", "xls", "xlsm"].contains(&e.to_ascii_lowercase().as_str())
-    })
+    path.extension()
+        .and_then(|e| e.to_str())
+        .is_some_and(|e| ["xlsx", "xls", "xlsm"].contains(&e.to_ascii_lowercase().as_str()))
 }
 
 /// A row before it is judged: where it stands, and its fields by lower-case name.
@@ -134,7 +144,10 @@ fn csv_rows(text: &str) -> Result<Vec<Row>, String> {
         .map(|title| title.to_ascii_lowercase().replace([' ', '-'], "_"))
         .collect();
     if !header.iter().any(|title| ["ip", "host", "address"].contains(&title.as_str())) {
-        return Err(format!("line 1: there is no column IP (or Host): the columns are {}", header.join(", ")));
+        return Err(format!(
+            "line 1: there is no column IP (or Host): the columns are {}",
+            header.join(", ")
+        ));
     }
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -177,11 +190,14 @@ fn structured(text: &str) -> Result<Vec<Row>, String> {
                 .filter(|(_, value)| !value.is_null())
                 .map(|(key, value)| {
                     let known = key.to_ascii_lowercase();
-                    let ours = DESCRIPTIVE.contains(&known.as_str()) || COLUMNS.iter().any(|(c, _)| *c == known);
+                    let ours =
+                        DESCRIPTIVE.contains(&known.as_str()) || COLUMNS.iter().any(|(c, _)| *c == known);
                     (if ours { known } else { key }, value)
                 })
                 .collect(),
-            other => return Err(format!("{place}: `{other}` is no device: expected an address or a mapping")),
+            other => {
+                return Err(format!("{place}: `{other}` is no device: expected an address or a mapping"));
+            }
         };
         rows.push(Row { place, fields, open: true });
     }
@@ -211,7 +227,11 @@ fn choose(rows: Vec<Row>, vendor: Option<&str>, has_platform: bool) -> Result<De
         match device(&row, &made_by, has_platform, &mut unknown_columns) {
             Ok(device) => {
                 if let Some(earlier) = seen.insert(device.address(), row.place.clone()) {
-                    devices.warnings.push(format!("{}: {} stands already in {earlier}", row.place, device.address()));
+                    devices.warnings.push(format!(
+                        "{}: {} stands already in {earlier}",
+                        row.place,
+                        device.address()
+                    ));
                 }
                 devices.chosen.push(device);
             }
@@ -269,7 +289,9 @@ fn device(
                 entry.insert("device_type".to_owned(), (*platform).into());
             }
             None if has_platform => {}
-            None if vendor.is_empty() => return Err("has neither vendor nor device_type, and --device-type is not given".to_owned()),
+            None if vendor.is_empty() => {
+                return Err("has neither vendor nor device_type, and --device-type is not given".to_owned());
+            }
             None => {
                 let known: Vec<&str> = VENDORS.iter().map(|(name, _)| *name).collect();
                 return Err(format!(
@@ -345,7 +367,11 @@ mod tests {
         let devices = read(&path, None, true).unwrap();
         assert_eq!(devices.chosen.len(), 2);
         assert!(devices.warnings.iter().any(|w| w.contains("colour")), "{:?}", devices.warnings);
-        assert!(devices.warnings.iter().any(|w| w.contains("stands already in line 2")), "{:?}", devices.warnings);
+        assert!(
+            devices.warnings.iter().any(|w| w.contains("stands already in line 2")),
+            "{:?}",
+            devices.warnings
+        );
     }
 
     #[test]
@@ -366,9 +392,10 @@ mod tests {
     fn every_mistake_is_named_with_its_line() {
         let text = "IP,Port,Vendor,Selected\n192.0.2.1,x,CISCO,yes\n,22,CISCO,yes\nh h,22,CISCO,\nh,22,NOKIA,\nh,70000,CISCO,\nh,,CISCO,maybe\n";
         let (_folder, path) = file("d.csv", text);
-        let what = read(&path, None, false).unwrap_err().what;
+        let error = read(&path, None, false).unwrap_err();
+        let what = format!("{}\n{}", error.what, error.details.join("\n"));
         for part in [
-            "has 6 mistake(s)",
+            "has 6 mistakes",
             "line 2: port: `x` is no whole number",
             "line 3: has no IP",
             "line 4: `h h` is no address",

@@ -73,6 +73,8 @@ pub struct Failure {
     pub code: String,
     /// What happened, where, and why.
     pub what: String,
+    /// More, one line each: every mistake of a file, for example.
+    pub details: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
 }
@@ -80,7 +82,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with its code and sentence.
     pub fn new(exit: Exit, code: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { exit, code: code.into(), what: what.into(), hint: None }
+        Self { exit, code: code.into(), what: what.into(), details: Vec::new(), hint: None }
     }
 
     /// Wrong flags or a bad file.
@@ -91,6 +93,12 @@ impl Failure {
     /// A file or terminal of this machine.
     pub fn local(what: impl Into<String>) -> Self {
         Self::new(Exit::Local, "local_io", what)
+    }
+
+    /// The same with more, one line each.
+    pub fn details(mut self, details: Vec<String>) -> Self {
+        self.details = details;
+        self
     }
 
     /// The same with what to do.

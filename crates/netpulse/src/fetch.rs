@@ -14,7 +14,8 @@ pub(crate) fn fetcher(hosts: &[String]) -> Option<Arc<dyn Fetch>> {
         return None;
     }
     // A redirect could lead to a host that is not allowed.
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build();
+    let client =
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build();
     match client {
         Ok(client) => Some(Arc::new(Http { client, runtime: tokio::runtime::Handle::current() })),
         Err(error) => {

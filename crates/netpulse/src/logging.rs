@@ -50,7 +50,12 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         SystemTime.format_time(&mut out)?;
         write!(out, " {:<5} {}", event.metadata().level(), event.metadata().target())?;
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
@@ -144,7 +149,10 @@ mod tests {
             ("args {'password': 'it\\'s', 'port': 22}", "args {'password': '******', 'port': 22}"),
             ("password=s3cret,token=abc;x=1", "password=******,token=******;x=1"),
             (r#"{"Secret":"a b","host":"h"}"#, r#"{"Secret":"******","host":"h"}"#),
-            (r#"{"message":"{\"password\":\"s3cret\",\"a\":1}"}"#, r#"{"message":"{\"password\":\"******\",\"a\":1}"}"#),
+            (
+                r#"{"message":"{\"password\":\"s3cret\",\"a\":1}"}"#,
+                r#"{"message":"{\"password\":\"******\",\"a\":1}"}"#,
+            ),
             ("sudo_password: hunter2", "sudo_password: ******"),
             ("X-API-KEY: k-1234 next", "X-API-KEY: ****** next"),
             ("community=public", "community=******"),

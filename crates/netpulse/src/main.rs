@@ -2,23 +2,38 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod api;
+mod bulk;
+mod cancel;
 mod completions;
 mod config;
 mod devices;
+mod exec;
 mod exit;
 mod fetch;
+mod follow;
+#[cfg(test)]
+mod help;
+mod job;
+mod jobs;
 mod logging;
 mod payload;
 mod profile;
 mod serve;
 mod server;
+mod test;
 mod ui;
+mod view;
+mod watch;
+mod workers;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::exit::Outcome;
+use crate::api::Api;
+use crate::exit::{Failure, Outcome};
 use crate::ui::{Format, Ui};
 
 /// Network devices behind one REST API: the server, and the command line to it
@@ -64,6 +79,12 @@ pub struct Global {
     /// Profile of ./netpulse.yaml or ~/.netpulse/config.yaml
     #[arg(long, global = true, env = "NETPULSE_PROFILE", hide_env_values = true, value_name = "NAME")]
     profile: Option<String>,
+    /// Certificate (PEM) that must have signed the server's
+    #[arg(long, global = true, value_name = "FILE", env = "NETPULSE_CA", hide_env_values = true)]
+    ca: Option<PathBuf>,
+    /// Trust any certificate: for a first look, never for work
+    #[arg(long, global = true, conflicts_with = "ca")]
+    insecure: bool,
     /// Log this command's own work: DEBUG, INFO, WARNING, ERROR, or a filter
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -72,6 +93,14 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Exec(exec::ExecArgs),
+    Bulk(bulk::BulkArgs),
+    Test(test::TestArgs),
+    Jobs(jobs::JobsArgs),
+    Job(job::JobArgs),
+    Watch(watch::WatchArgs),
+    Cancel(cancel::CancelArgs),
+    Workers(workers::WorkersArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -89,10 +118,23 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Outcome {
+    let global = &cli.global;
+    // A server logs as its configuration says; the flag is part of that.
+    if let (Some(level), false) = (&global.log_level, matches!(cli.command, Command::Serve(_))) {
+        logging::start(level, "text")?;
+    }
     match cli.command {
         Command::Serve(args) => serve::run(args, cli.global.log_level.as_deref(), ui),
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
+        Command::Exec(args) => ask(global, async |api| exec::run(args, api, ui).await),
+        Command::Bulk(args) => ask(global, async |api| bulk::run(args, api, ui).await),
+        Command::Test(args) => ask(global, async |api| test::run(args, api, ui).await),
+        Command::Jobs(args) => ask(global, async |api| jobs::run(args, api, ui).await),
+        Command::Job(args) => ask(global, async |api| job::run(args, api, ui).await),
+        Command::Watch(args) => ask(global, async |api| watch::run(args, api, ui).await),
+        Command::Cancel(args) => ask(global, async |api| cancel::run(args, api, ui).await),
+        Command::Workers(args) => ask(global, async |api| workers::run(args, api, ui).await),
     }
 }
 
@@ -103,4 +145,16 @@ fn block_on<T>(work: impl Future<Output = Result<T, exit::Failure>>) -> Result<T
         .build()
         .map_err(|error| exit::Failure::local(format!("no threads: {error}")))?
         .block_on(work)
+}
+
+/// Runs what asks a server: one thread is plenty.
+fn ask(global: &Global, work: impl AsyncFnOnce(&Api) -> Outcome) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::local(format!("cannot start: {e}")))?;
+    runtime.block_on(async {
+        let api = Api::connect(global)?;
+        work(&api).await
+    })
 }

@@ -11,20 +11,16 @@ use crate::ui::Ui;
 /// Which queue a job waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
-    /// The device's own queue and live session.
+    // The device's own queue and live session; or any free slot.
     Pinned,
-    /// Any free slot.
     Fifo,
 }
 
 /// Who goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
-    /// Before the others.
     High,
-    /// In order.
     Normal,
-    /// After the others.
     Low,
 }
 
@@ -134,9 +130,11 @@ impl JobArgs {
                 body.insert(key.into(), value.into());
             }
         }
-        for (key, value) in
-            [("ttl", self.ttl), ("execution_timeout", self.execution_timeout), ("result_ttl", self.result_ttl)]
-        {
+        for (key, value) in [
+            ("ttl", self.ttl),
+            ("execution_timeout", self.execution_timeout),
+            ("result_ttl", self.result_ttl),
+        ] {
             if let Some(value) = value {
                 body.insert(key.into(), value.into());
             }
@@ -203,7 +201,6 @@ pub fn object(flag: &str, text: &str) -> Result<Map<String, Value>, Failure> {
     }
 }
 
-
 /// Who logs in. Secrets come from the environment, standard input or a question; a flag would show
 /// them to every user of this machine.
 #[derive(Debug, Clone, Args)]
@@ -231,7 +228,7 @@ pub struct LoginArgs {
     #[arg(short = 'i', long, value_name = "FILE")]
     pub private_key: Option<String>,
     /// More connection arguments (timeout, proxy_host, ...), as JSON or @FILE (JSON or YAML)
-    #[arg(long, alias = "ca", value_name = "JSON|@FILE")]
+    #[arg(long, value_name = "JSON|@FILE")]
     pub connection_args: Option<String>,
 }
 
@@ -318,7 +315,9 @@ mod tests {
             body,
             json!({"driver": "netmiko", "command": ["show clock", "show version"], "enable_mode": true, "ttl": 9})
         );
-        let body = request(&["--config", "vlan 5", "--save", "--da", "{\"read_timeout\": 5}", "--enable=false"]).unwrap();
+        let body =
+            request(&["--config", "vlan 5", "--save", "--da", "{\"read_timeout\": 5}", "--enable=false"])
+                .unwrap();
         assert_eq!(
             body,
             json!({"driver": "netmiko", "config": ["vlan 5"], "driver_args": {"read_timeout": 5}, "save": true,
@@ -353,6 +352,8 @@ mod tests {
     fn one_of_command_and_config_is_needed_and_not_both() {
         assert!(Line::try_parse_from(["x"]).is_err());
         assert!(Line::try_parse_from(["x", "-c", "a", "-C", "b"]).is_err());
-        assert!(request(&["-c", "a", "--driver-args", "[1]"]).unwrap_err().what.contains("expected an object"));
+        assert!(
+            request(&["-c", "a", "--driver-args", "[1]"]).unwrap_err().what.contains("expected an object")
+        );
     }
 }

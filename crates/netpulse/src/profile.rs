@@ -30,8 +30,9 @@ impl Profile {
     pub fn find(name: Option<&str>) -> Result<Self, Failure> {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let here = ["netpulse.yaml", "netpulse.yml"].map(PathBuf::from);
-        let at_home =
-            home.into_iter().flat_map(|home| ["config.yaml", "config.yml"].map(|n| home.join(".netpulse").join(n)));
+        let at_home = home
+            .into_iter()
+            .flat_map(|home| ["config.yaml", "config.yml"].map(|n| home.join(".netpulse").join(n)));
         for path in here.into_iter().chain(at_home) {
             if !path.is_file() {
                 continue;
@@ -68,7 +69,8 @@ impl Profile {
             let profiles = profiles.unwrap_or_default();
             let Some(own) = section(profiles.get(name)) else {
                 let names: Vec<&str> = profiles.keys().map(String::as_str).collect();
-                return Err(bad(format!("there is no profile `{name}`")).hint(format!("there are: {}", names.join(", "))));
+                return Err(bad(format!("there is no profile `{name}`"))
+                    .hint(format!("there are: {}", names.join(", "))));
             };
             for (key, value) in own {
                 match (merged.get_mut(&key), value) {
@@ -147,7 +149,10 @@ mod tests {
     #[test]
     fn a_profile_lies_over_the_default() {
         let default = read(FILE, None).unwrap().unwrap();
-        assert_eq!((default.base_url.as_deref(), default.api_key.as_deref()), (Some("http://a:9000"), Some("k-1")));
+        assert_eq!(
+            (default.base_url.as_deref(), default.api_key.as_deref()),
+            (Some("http://a:9000"), Some("k-1"))
+        );
         assert_eq!(Value::Object(default.connection_args), json!({"username": "ops", "password": "none"}));
         let prod = read(FILE, Some("prod")).unwrap().unwrap();
         assert_eq!((prod.base_url.as_deref(), prod.api_key.as_deref()), (Some("https://b"), Some("k-1")));

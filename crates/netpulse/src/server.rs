@@ -115,7 +115,8 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
 
 /// The built-in drivers under the configuration's limits.
 fn drivers(config: &Config) -> Result<Drivers, Failure> {
-    let known_hosts = config.session.known_hosts.clone().unwrap_or_else(|| config.store.path.join("known_hosts"));
+    let known_hosts =
+        config.session.known_hosts.clone().unwrap_or_else(|| config.store.path.join("known_hosts"));
     let host_keys = HostKeys::open(known_hosts).map_err(|e| Failure::local(e.to_string()))?;
     let mut settings = ConnectSettings::new(host_keys);
     settings.policy = match config.session.host_keys.as_str() {
@@ -128,7 +129,6 @@ fn drivers(config: &Config) -> Result<Drivers, Failure> {
     settings.max_output = config.session.max_output;
     settings.keepalive = Duration::from_secs(config.worker.keepalive.max(1));
 
-    let drivers: Vec<Arc<dyn Driver>> = Vec::new();
-    drop(settings);
-    Ok(Drivers::new(drivers))
+    let paramiko: Arc<dyn Driver> = Arc::new(netpulse_driver::paramiko::Paramiko::new(settings));
+    Ok(Drivers::new(vec![paramiko]))
 }

@@ -121,7 +121,8 @@ impl Events {
         let gap = (from < oldest).then_some(EventId(ring.first));
         let from = from.max(oldest);
         let skip = usize::try_from(from + 1 - ring.first).unwrap_or(usize::MAX);
-        let events: Vec<_> = ring.events.iter().skip(skip).take(256).map(|(event, _)| event.clone()).collect();
+        let events: Vec<_> =
+            ring.events.iter().skip(skip).take(256).map(|(event, _)| event.clone()).collect();
         let cursor = from + events.len() as u64;
         Batch { events, gap, cursor }
     }

@@ -67,7 +67,12 @@ impl Vty {
             "seg_path" => self.path().join("/"),
             "seg_dash" => self.segment().replace(' ', "-"),
             "seg_arg" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
-            "seg_tight" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).replacen(' ', "", 1).replace(' ', "-"),
+            "seg_tight" => self
+                .segment()
+                .split_once(' ')
+                .map_or("", |(_, rest)| rest)
+                .replacen(' ', "", 1)
+                .replace(' ', "-"),
             "seg_short" => short_interface(self.segment().split_once(' ').map_or("", |(_, rest)| rest)),
             "mark" => {
                 let dirty = if spec.mark.on == "unsaved" { device.unsaved() } else { self.dirty() };
@@ -107,7 +112,9 @@ impl Vty {
 
     fn uptime(&self) -> u64 {
         // As if it had been up for a while when the simulator started.
-        self.device.state.lock().started.elapsed().as_secs() + 60 * 60 * 24 * 17 + u64::from(self.device.index % 50) * 3_600
+        self.device.state.lock().started.elapsed().as_secs()
+            + 60 * 60 * 24 * 17
+            + u64::from(self.device.index % 50) * 3_600
     }
 
     /// The section path.
@@ -140,7 +147,9 @@ impl Vty {
 
     /// Out of every configuration mode.
     pub(crate) fn leave_config(&mut self) {
-        if let Some(at) = self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config)) {
+        if let Some(at) =
+            self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config))
+        {
             self.stack.truncate(at.max(1));
         }
     }
@@ -207,7 +216,13 @@ impl Vty {
                 out.ops = vec![Op::Cut];
             } else if has(&f.drop_mid_answer) && device.may_drop(f) {
                 fault = "drop_mid_answer";
-                let bytes: Vec<u8> = out.ops.iter().filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None }).flatten().copied().collect();
+                let bytes: Vec<u8> = out
+                    .ops
+                    .iter()
+                    .filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None })
+                    .flatten()
+                    .copied()
+                    .collect();
                 out.ops = vec![Op::Out(bytes[..bytes.len() / 2].to_vec()), Op::Cut];
             } else if f.drop_after_lines > 0 && self.lines >= f.drop_after_lines && device.may_drop(f) {
                 fault = "drop_after_lines";
@@ -304,24 +319,39 @@ impl Vty {
                         match target {
                             Target::Command(n) if self.holds(*n) => return Found::Command(*n, args),
                             Target::Command(_) => {}
-                            Target::Section(n) => return Found::Section(*n, number, self.respell(pattern.spell(&words, abbreviate), line)),
-                            Target::Word => return Found::Word(number, self.respell(pattern.spell(&words, abbreviate), line)),
+                            Target::Section(n) => {
+                                return Found::Section(
+                                    *n,
+                                    number,
+                                    self.respell(pattern.spell(&words, abbreviate), line),
+                                );
+                            }
+                            Target::Word => {
+                                return Found::Word(
+                                    number,
+                                    self.respell(pattern.spell(&words, abbreviate), line),
+                                );
+                            }
                         }
                     }
                     wrong = wrong.or(Some(Verdict::Invalid(0)));
                 }
-                verdict => wrong = Some(match (wrong, verdict) {
-                    (None, v) => v,
-                    (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
-                    (Some(Verdict::Invalid(_)), v) => v,
-                    (Some(v), _) => v,
-                }),
+                verdict => {
+                    wrong = Some(match (wrong, verdict) {
+                        (None, v) => v,
+                        (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
+                        (Some(Verdict::Invalid(_)), v) => v,
+                        (Some(v), _) => v,
+                    })
+                }
             }
             if mode.spec.config && !negate.is_empty() && words.len() > 1 && words[0] == negate {
                 let rest = &words[1..];
-                let mut fits = mode.entries.iter().filter(|(_, t)| !matches!(t, Target::Command(_))).filter(|(p, _)| {
-                    !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_))
-                });
+                let mut fits = mode
+                    .entries
+                    .iter()
+                    .filter(|(_, t)| !matches!(t, Target::Command(_)))
+                    .filter(|(p, _)| !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_)));
                 if let Some((pattern, _)) = fits.next() {
                     return Found::Word(number, format!("{negate} {}", pattern.spell(rest, abbreviate)));
                 }
@@ -358,7 +388,9 @@ impl Vty {
             "top" => self.stack.last().is_some_and(|f| f.seg.is_none()),
             "inside" => self.stack.last().is_some_and(|f| f.seg.is_some()),
             "settled" => self.device.state.lock().pending.is_none(),
-            other => other.split_once('=').is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
+            other => other
+                .split_once('=')
+                .is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
         })
     }
 
@@ -487,10 +519,17 @@ impl Vty {
             let body = rest.get(delimiter.len()..).unwrap_or("").to_owned();
             if rest.is_empty() || !body.contains(&delimiter) {
                 if !rest.is_empty() {
-                    self.say_line(reply, &format!("Enter TEXT message.  End with the character '{delimiter}'."));
+                    self.say_line(
+                        reply,
+                        &format!("Enter TEXT message.  End with the character '{delimiter}'."),
+                    );
                 }
                 let lines = if body.is_empty() { Vec::new() } else { vec![body] };
-                self.stage = Stage::Text { head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(), delimiter, lines };
+                self.stage = Stage::Text {
+                    head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(),
+                    delimiter,
+                    lines,
+                };
                 return;
             }
         }
@@ -512,7 +551,10 @@ impl Vty {
             reply.push(Op::Wait(Duration::from_millis(command.takes_ms)));
         }
         if command.error {
-            self.events.push((Kind::Rejected, persona.spec.commands[number].patterns.first().cloned().unwrap_or_default()));
+            self.events.push((
+                Kind::Rejected,
+                persona.spec.commands[number].patterns.first().cloned().unwrap_or_default(),
+            ));
         }
         // The text first: `commit` shows what it was about to do, `exit` speaks in the old mode.
         let verbs = command.verbs.clone();
@@ -594,7 +636,8 @@ impl Vty {
             } else if part == "display set" || (verb == "display" && what == "set") || part == "as set" {
                 let config = self.device.candidate_or_running(&self.private);
                 let rules = &self.persona.spec.config.rules;
-                if patterns.iter().any(|p| p.contains("config") || p.starts_with("show")) && self.in_config() {
+                if patterns.iter().any(|p| p.contains("config") || p.starts_with("show")) && self.in_config()
+                {
                     config.at(&self.path(), rules.style).render_set(rules)
                 } else {
                     self.device.state.lock().running.render_set(rules)
@@ -602,7 +645,10 @@ impl Vty {
             } else if is(&["include", "match", "grep"]) {
                 let what = what.trim_start_matches("-i ").to_owned();
                 let re = regex::Regex::new(&what).ok();
-                text.lines().filter(|l| re.as_ref().map_or_else(|| l.contains(&what), |r| r.is_match(l))).collect::<Vec<_>>().join("\n")
+                text.lines()
+                    .filter(|l| re.as_ref().map_or_else(|| l.contains(&what), |r| r.is_match(l)))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             } else if is(&["exclude", "except"]) {
                 text.lines().filter(|l| !hit(l)).collect::<Vec<_>>().join("\n")
             } else if is(&["begin", "find"]) {
@@ -645,7 +691,12 @@ impl Vty {
     fn unknown_root(&mut self, path: &[String], rest: &str) -> Option<String> {
         let persona = self.persona.clone();
         let roots = &persona.spec.config.roots;
-        let mut all = path.iter().map(String::as_str).chain(std::iter::once(rest)).flat_map(str::split_whitespace).filter(|w| *w != "/");
+        let mut all = path
+            .iter()
+            .map(String::as_str)
+            .chain(std::iter::once(rest))
+            .flat_map(str::split_whitespace)
+            .filter(|w| *w != "/");
         let first = all.next().unwrap_or("").trim_start_matches('/');
         let known = roots.is_empty() || roots.iter().any(|r| r == first);
         if known && (!path.is_empty() || all.next().is_some()) {
@@ -706,7 +757,11 @@ impl Vty {
                 // 0 is the running configuration, 1 the one before the last commit.
                 let n: usize = rest.parse().unwrap_or(0);
                 let state = device.state.lock();
-                let to = if n == 0 { Some(state.running.clone()) } else { state.previous.iter().rev().nth(n - 1).cloned() };
+                let to = if n == 0 {
+                    Some(state.running.clone())
+                } else {
+                    state.previous.iter().rev().nth(n - 1).cloned()
+                };
                 drop(state);
                 match to {
                     Some(to) => self.change(|c| *c = Arc::unwrap_or_clone(to)),
@@ -783,13 +838,25 @@ impl Vty {
                     }
                 }
             }
-            other => tracing::error!(verb = other, persona = persona.spec.name, "the persona names a verb that there is not"),
+            other => tracing::error!(
+                verb = other,
+                persona = persona.spec.name,
+                "the persona names a verb that there is not"
+            ),
         }
         Flow::Done
     }
 
     /// An answer to a question.
-    pub(crate) fn answer(&mut self, text: &str, number: usize, at: usize, args: Vec<(String, String)>, tries: u32, reply: &mut Reply) {
+    pub(crate) fn answer(
+        &mut self,
+        text: &str,
+        number: usize,
+        at: usize,
+        args: Vec<(String, String)>,
+        tries: u32,
+        reply: &mut Reply,
+    ) {
         let device = self.device.clone();
         let _turn = device.turn.lock();
         let persona = self.persona.clone();
@@ -818,7 +885,10 @@ impl Vty {
             }
             go_on = true;
         }
-        let answer = ask.answers.iter().find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
+        let answer = ask
+            .answers
+            .iter()
+            .find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
         if let Some(answer) = answer.filter(|a| !a.go_on) {
             match self.verbs(&answer.verbs, &args, reply) {
                 Flow::Failed(message) => self.say_line(reply, &message),
@@ -879,7 +949,10 @@ impl Vty {
     fn candidates(&self, typed: &str, depth: usize, partial: &str) -> Vec<String> {
         let Some(mode) = self.persona.modes.get(self.mode()) else { return Vec::new() };
         let before: Vec<&str> = typed.split_whitespace().take(depth).collect();
-        mode.entries.iter().filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate)).collect()
+        mode.entries
+            .iter()
+            .filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate))
+            .collect()
     }
 
     /// What completes the last word typed, when only one word can.

@@ -71,8 +71,10 @@ fn main() {
     let memory = memory_mb() - before;
     let maps = best(5, || {
         for (names, raw) in &cases {
-            let tables =
-                names.iter().map(|n| (compiled[n.as_str()].parse(raw).unwrap(), compiled[n.as_str()].keys())).collect();
+            let tables = names
+                .iter()
+                .map(|n| (compiled[n.as_str()].parse(raw).unwrap(), compiled[n.as_str()].keys()))
+                .collect();
             std::hint::black_box(merge(tables).unwrap().unwrap().to_value());
         }
     });

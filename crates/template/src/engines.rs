@@ -257,8 +257,7 @@ impl Engines {
                     Some(template) if !call.use_ttp_template => self.sources.load(template)?,
                     _ if *engine == "ttp" => {
                         let (platform, command) = chosen("ttp", call, call.ttp_template_args)?;
-                        ttp_template(&self.ttp_dirs, platform, command, self.limits.template_bytes)?
-                            .into()
+                        ttp_template(&self.ttp_dirs, platform, command, self.limits.template_bytes)?.into()
                     }
                     _ => return Err(request(engine, "template: is missing")),
                 };
@@ -335,10 +334,7 @@ fn chosen<'c>(
 ) -> Result<(&'c str, &'c str), TemplateError> {
     let pick = |field: &str, fallback: Option<&'c str>| {
         args.and_then(|a| a.get(field)).and_then(Value::as_str).or(fallback).ok_or_else(|| {
-            request(
-                engine,
-                format!("give a template, or {engine} template arguments with a {field}"),
-            )
+            request(engine, format!("give a template, or {engine} template arguments with a {field}"))
         })
     };
     Ok((pick("platform", call.platform)?, pick("command", call.command)?))

@@ -109,10 +109,7 @@ pub fn ttp_template(
     command: &str,
     template_bytes: usize,
 ) -> Result<String, TemplateError> {
-    let name = format!("{platform}_{command}")
-        .to_lowercase()
-        .replace('|', "pipe")
-        .replace([' ', '/'], "_");
+    let name = format!("{platform}_{command}").to_lowercase().replace('|', "pipe").replace([' ', '/'], "_");
     let missing = |message: String| TemplateError::new("ttp", code::NOT_FOUND, message);
     if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
         return Err(missing(format!("'{platform}' and '{command}' name no template")));
@@ -148,9 +145,7 @@ fn python_packages(relative: &str) -> Option<PathBuf> {
             let mut pythons: Vec<PathBuf> = entries
                 .filter_map(Result::ok)
                 .map(|e| e.path())
-                .filter(|p| {
-                    p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("python3"))
-                })
+                .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("python3")))
                 .collect();
             pythons.sort();
             for python in pythons.iter().rev() {

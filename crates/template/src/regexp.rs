@@ -32,8 +32,7 @@ impl Template {
         if text.len() > limits.template_bytes {
             return Err(TemplateError::new("regex", code::LIMIT, "the pattern is too long"));
         }
-        let search = Search::new(text)
-            .map_err(|why| TemplateError::new("regex", code::SYNTAX, why).at(1))?;
+        let search = Search::new(text).map_err(|why| TemplateError::new("regex", code::SYNTAX, why).at(1))?;
         if search.names().is_empty() {
             return Err(TemplateError::new(
                 "regex",
@@ -55,30 +54,29 @@ impl Parser for Template {
         let deadline = self.limits.deadline(text.len());
         let mut rows = Vec::new();
         let mut cells = 0;
-        self.search.each(
-            text,
-            |at| {
-                if Instant::now() > deadline {
-                    return Err(format!("the time for parsing was over at byte {at}"));
-                }
-                Ok(())
-            },
-            |names, span| {
-                cells += names.len();
-                if cells > self.limits.cells {
-                    return Err(format!("the result has more than {} values", self.limits.cells));
-                }
-                let map = names
-                    .iter()
-                    .map(|(name, group)| {
-                        (name.clone(), span(*group).map(|(a, b)| &text[a..b]).into())
-                    })
-                    .collect();
-                rows.push(serde_json::Value::Object(map));
-                Ok(())
-            },
-        )
-        .map_err(limit)?;
+        self.search
+            .each(
+                text,
+                |at| {
+                    if Instant::now() > deadline {
+                        return Err(format!("the time for parsing was over at byte {at}"));
+                    }
+                    Ok(())
+                },
+                |names, span| {
+                    cells += names.len();
+                    if cells > self.limits.cells {
+                        return Err(format!("the result has more than {} values", self.limits.cells));
+                    }
+                    let map = names
+                        .iter()
+                        .map(|(name, group)| (name.clone(), span(*group).map(|(a, b)| &text[a..b]).into()))
+                        .collect();
+                    rows.push(serde_json::Value::Object(map));
+                    Ok(())
+                },
+            )
+            .map_err(limit)?;
         Ok(rows.into())
     }
 }

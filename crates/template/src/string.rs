@@ -57,10 +57,8 @@ impl Template {
                 Some(body) => (body, true),
                 None => (rest, false),
             };
-            let end = body
-                .bytes()
-                .position(|b| !(b.is_ascii_alphanumeric() || b == b'_'))
-                .unwrap_or(body.len());
+            let end =
+                body.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_')).unwrap_or(body.len());
             let name = &body[..end];
             if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
                 return Err(bad());

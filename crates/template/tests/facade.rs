@@ -30,14 +30,26 @@ fn ntc_templates_are_chosen_by_platform_and_command() {
     };
     assert_eq!(engines.parse(&call).unwrap(), json!([{"name": "r1"}]));
     let args = json!({"platform": "cisco_ios", "command": "show names"});
-    let chosen = ParseCall { use_ntc_template: true, ntc_template_args: Some(&args), platform: None, command: None, ..call.clone() };
+    let chosen = ParseCall {
+        use_ntc_template: true,
+        ntc_template_args: Some(&args),
+        platform: None,
+        command: None,
+        ..call.clone()
+    };
     assert_eq!(engines.parse(&chosen).unwrap(), json!([{"name": "r1"}]));
     // By name the keys stay as written.
     let named = ParseCall { template: Some("ours.textfsm"), ..call.clone() };
     assert_eq!(engines.parse(&named).unwrap(), json!([{"NAME": "r1"}]));
-    assert_eq!(engines.parse(&ParseCall { command: Some("show x"), ..call.clone() }).unwrap_err().code, code::NOT_FOUND);
+    assert_eq!(
+        engines.parse(&ParseCall { command: Some("show x"), ..call.clone() }).unwrap_err().code,
+        code::NOT_FOUND
+    );
     assert_eq!(engines.parse(&ParseCall { command: None, ..call.clone() }).unwrap_err().code, code::REQUEST);
-    assert_eq!(engines.parse(&ParseCall { template: Some("none.textfsm"), ..call }).unwrap_err().code, code::NOT_FOUND);
+    assert_eq!(
+        engines.parse(&ParseCall { template: Some("none.textfsm"), ..call }).unwrap_err().code,
+        code::NOT_FOUND
+    );
     assert_eq!(engines.cached(), 1);
 }
 
@@ -82,7 +94,13 @@ fn urls_only_from_the_configured_hosts() {
     let render = |url: &str| engines.render("jinja2", url, &json!({"x": 1}), None);
     assert_eq!(render("https://Templates.example:8443/a").unwrap(), "remote 1");
     assert_eq!(render("http://templates.example/bad").unwrap_err().code, code::SOURCE_FAILED);
-    for url in ["http://other.example/a", "http://templates.example@other.example/", "http://templates.example\\@other/", "http:///x", "https://templates.example.evil/"] {
+    for url in [
+        "http://other.example/a",
+        "http://templates.example@other.example/",
+        "http://templates.example\\@other/",
+        "http:///x",
+        "https://templates.example.evil/",
+    ] {
         let error = render(url).unwrap_err();
         assert_eq!(error.code, code::SOURCE_DENIED, "{url}");
     }
@@ -93,9 +111,22 @@ fn urls_only_from_the_configured_hosts() {
 fn engines_have_names_and_the_cache_has_a_bound() {
     let engines = Engines::new(Config { cache_size: 2, ..Config::default() });
     assert_eq!(engines.render("mako", "x", &json!({}), None).unwrap_err().code, code::NOT_FOUND);
-    assert_eq!(engines.render("string", "$a $$ ${b}", &json!({"a": true, "b": [1, "x", null]}), None).unwrap(), "True $ [1, 'x', None]");
+    assert_eq!(
+        engines.render("string", "$a $$ ${b}", &json!({"a": true, "b": [1, "x", null]}), None).unwrap(),
+        "True $ [1, 'x', None]"
+    );
     assert_eq!(engines.render("string", "a\n$c", &json!({}), None).unwrap_err().line, Some(2));
-    assert_eq!(engines.render("jinja2", "{{ '%s-%03d'|format('a', 7) }} {{ '%s:%s' % (1, 'b') }} {{ 'x%s' % y }}", &json!({"y": 2}), None).unwrap(), "a-007 1:b x2");
+    assert_eq!(
+        engines
+            .render(
+                "jinja2",
+                "{{ '%s-%03d'|format('a', 7) }} {{ '%s:%s' % (1, 'b') }} {{ 'x%s' % y }}",
+                &json!({"y": 2}),
+                None
+            )
+            .unwrap(),
+        "a-007 1:b x2"
+    );
     let wrong = engines.render("jinja2", "x", &json!({}), Some(&json!({"trim": true}))).unwrap_err();
     assert_eq!(wrong.code, code::REQUEST);
     assert!(wrong.message.contains("trim"), "{wrong}");
@@ -103,7 +134,12 @@ fn engines_have_names_and_the_cache_has_a_bound() {
         engines.render("jinja2", &format!("{i}"), &json!({}), None).unwrap();
     }
     assert_eq!(engines.cached(), 2);
-    let call = ParseCall { name: "regex", template: Some(r"(?P<k>\w+)=(?P<v>\d+)?"), text: "a=1\nb=\n", ..ParseCall::default() };
+    let call = ParseCall {
+        name: "regex",
+        template: Some(r"(?P<k>\w+)=(?P<v>\d+)?"),
+        text: "a=1\nb=\n",
+        ..ParseCall::default()
+    };
     assert_eq!(engines.parse(&call).unwrap(), json!([{"k": "a", "v": "1"}, {"k": "b", "v": null}]));
     assert_eq!(engines.parse(&ParseCall { template: Some("(a)"), ..call }).unwrap_err().code, code::SYNTAX);
 }

@@ -19,9 +19,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> T {
 
 fn parse(name: &str, template: &str, text: &str) -> Result<Value, TemplateError> {
     let engines = Engines::new(Config::default());
-    timed(|| {
-        engines.parse(&ParseCall { name, template: Some(template), text, ..ParseCall::default() })
-    })
+    timed(|| engines.parse(&ParseCall { name, template: Some(template), text, ..ParseCall::default() }))
 }
 
 fn render(template: &str) -> Result<String, TemplateError> {
@@ -43,7 +41,10 @@ fn catastrophic_patterns_name_the_rule() {
     }
     let many = (text + "\n").repeat(200);
     for rule in ["^(a+b?)+$$", "^(a|aa)+$$"] {
-        assert_eq!(parse("textfsm", &format!("Value A (x)\n\nStart\n  {rule}\n"), &many).unwrap_err().code, code::LIMIT);
+        assert_eq!(
+            parse("textfsm", &format!("Value A (x)\n\nStart\n  {rule}\n"), &many).unwrap_err().code,
+            code::LIMIT
+        );
     }
     let error = parse("regex", "(?P<x>(a|aa)+)$", &many.replace('\n', "")).unwrap_err();
     assert_eq!(error.code, code::LIMIT);
@@ -72,7 +73,13 @@ fn rows_are_bounded() {
 fn deep_nesting() {
     let deep = format!("Value A ({}a{})\n\nStart\n  ^${{A}}\n", "(".repeat(50_000), ")".repeat(50_000));
     assert_eq!(parse("textfsm", &deep, "a").unwrap_err().code, code::SYNTAX);
-    for open in ["{% if true %}", "{{ (((((((((((((((", "{% for x in [1] %}", "{{ [[[[[[[[[[[[", "{{ not not not not "] {
+    for open in [
+        "{% if true %}",
+        "{{ (((((((((((((((",
+        "{% for x in [1] %}",
+        "{{ [[[[[[[[[[[[",
+        "{{ not not not not ",
+    ] {
         assert!(render(&open.repeat(20_000)).is_err());
     }
     let nested = "[".repeat(20_000) + &"]".repeat(20_000);

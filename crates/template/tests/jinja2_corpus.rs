@@ -8,8 +8,14 @@ use netpulse_template::{Limits, Renderer};
 
 /// Templates that stay different, each with the reason.
 const DIFFERENT: &[(&str, &str)] = &[
-    ("{% for item in none %}...{% endfor %}", "minijinja iterates none as empty; harmless, and no hook to refuse it"),
-    ("{% macro test() %}{{ varargs|join('|') }}{% endmacro %}{{ test(1, 2, 3) }}", "macros have no varargs in minijinja; the user gets an error"),
+    (
+        "{% for item in none %}...{% endfor %}",
+        "minijinja iterates none as empty; harmless, and no hook to refuse it",
+    ),
+    (
+        "{% macro test() %}{{ varargs|join('|') }}{% endmacro %}{{ test(1, 2, 3) }}",
+        "macros have no varargs in minijinja; the user gets an error",
+    ),
     (
         "        {%- with a=1, b=2, c=b, d=e, e=5 -%}\n            {{ a }}|{{ b }}|{{ c }}|{{ d }}|{{ e }}\n        {%- endwith -%}\n        ",
         "`with` assigns one after the other in minijinja",

@@ -31,8 +31,8 @@ fn corpus() {
         .iter()
         .map(|t| {
             let name = t["name"].as_str().unwrap();
-            let template = Template::compile(t["text"].as_str().unwrap())
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let template =
+                Template::compile(t["text"].as_str().unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
             (name.to_owned(), template)
         })
         .collect();
@@ -55,7 +55,12 @@ fn corpus() {
                     let got = table.to_ntc_value();
                     let (a, b) = (got.as_array().unwrap(), case["expected"].as_array().unwrap());
                     let at = a.iter().zip(b).position(|(x, y)| x != y);
-                    wrong.push(format!("{id}: {} rows for {}, first difference {:?}", a.len(), b.len(), at.map(|i| (&a[i], &b[i]))));
+                    wrong.push(format!(
+                        "{id}: {} rows for {}, first difference {:?}",
+                        a.len(),
+                        b.len(),
+                        at.map(|i| (&a[i], &b[i]))
+                    ));
                 }
                 let bare = case.get("expected_bare").filter(|v| !v.is_null());
                 let got = lower(table.to_value());

@@ -55,7 +55,10 @@ fn lists_and_nested_groups() {
 fn order_of_options_decides_what_required_sees() {
     let body = "(\\d+)\n\nStart\n  ^${L}\n  ^r -> Record\n";
     // With List first, Required sees the list, which Filldown keeps.
-    assert_eq!(run(&format!("Value Filldown,List,Required L {body}"), "1\nr\nr\n"), json!([{"L": ["1"]}, {"L": ["1"]}, {"L": ["1"]}]));
+    assert_eq!(
+        run(&format!("Value Filldown,List,Required L {body}"), "1\nr\nr\n"),
+        json!([{"L": ["1"]}, {"L": ["1"]}, {"L": ["1"]}])
+    );
     assert_eq!(run(&format!("Value Required,List L {body}"), "r\n1\nr\n"), json!([{"L": ["1"]}]));
 }
 
@@ -76,7 +79,8 @@ fn states_and_dollars() {
 
 #[test]
 fn error_rules() {
-    let template = Template::compile("Value A (a)\n\nStart\n  ^${A}\n  ^x -> Error \"no x\"\n  ^. -> Error\n").unwrap();
+    let template =
+        Template::compile("Value A (a)\n\nStart\n  ^${A}\n  ^x -> Error \"no x\"\n  ^. -> Error\n").unwrap();
     let error = template.parse("a\nx1\n").unwrap_err();
     assert_eq!(error.message, "Error: \"no x\". Rule Line: 5. Input Line: x1.");
     assert_eq!(error.line, Some(5));
@@ -107,11 +111,31 @@ fn template_errors_are_worded_as_in_python() {
         ("Value A (a)\nValue A (b)\n", "Duplicate declarations for Value 'A'. Line: 2.", Some(2)),
         ("Value A ((a)\n", "missing ), unterminated subpattern at position 0 Line 1.", Some(1)),
         ("Value A (a)\n\nStart\n^a\n", "Missing white space or carat ('^') before rule. Line: 4", Some(4)),
-        ("Value A (a)\n\nStart\n  ^${B}\n", "Duplicate or invalid variable substitution: '^${B}'. Line: 4.", Some(4)),
-        ("Value A (a)\n\nStart\n  ^a -> Boo hoo\n", "Badly formatted rule '^a -> Boo hoo'. Line: 4.", Some(4)),
-        ("Value A (a)\n\nStart\n  ^a -> Continue Start\n", "Action 'Continue' with new state Start specified. Line: 4.", Some(4)),
-        ("Value A (a)\n\nStart\n  ^a -> Next \"x\"\n", "Alphanumeric characters only in state names. Line: 4.", Some(4)),
-        ("Value A (a)\n\nStart\n  ^a -> Nowhere\n", "State 'Nowhere' not found, referenced in state 'Start'", Some(4)),
+        (
+            "Value A (a)\n\nStart\n  ^${B}\n",
+            "Duplicate or invalid variable substitution: '^${B}'. Line: 4.",
+            Some(4),
+        ),
+        (
+            "Value A (a)\n\nStart\n  ^a -> Boo hoo\n",
+            "Badly formatted rule '^a -> Boo hoo'. Line: 4.",
+            Some(4),
+        ),
+        (
+            "Value A (a)\n\nStart\n  ^a -> Continue Start\n",
+            "Action 'Continue' with new state Start specified. Line: 4.",
+            Some(4),
+        ),
+        (
+            "Value A (a)\n\nStart\n  ^a -> Next \"x\"\n",
+            "Alphanumeric characters only in state names. Line: 4.",
+            Some(4),
+        ),
+        (
+            "Value A (a)\n\nStart\n  ^a -> Nowhere\n",
+            "State 'Nowhere' not found, referenced in state 'Start'",
+            Some(4),
+        ),
         ("Value A (a)\n\nStart\n\nStart\n", "Duplicate state name: 'Start'. Line: 5", Some(5)),
         ("Value A (a)\n\nSt art\n", "Invalid state name: 'St art'. Line: 3", Some(3)),
         ("Value A (a)\n\nStart\n\nEnd\n  ^a\n", "Non-Empty 'End' state.", Some(6)),
@@ -125,15 +149,17 @@ fn template_errors_are_worded_as_in_python() {
 
 #[test]
 fn tables_are_merged_on_keys() {
-    let a = Template::compile("Value Key,Required SLOT (\\d+)\nValue CARD (\\w+)\n\nStart\n  ^card ${SLOT} ${CARD} -> Record\n").unwrap();
-    let b = Template::compile("Value Key,Required SLOT (\\d+)\nValue STATE (\\w+)\n\nStart\n  ^state ${SLOT} ${STATE} -> Record\n").unwrap();
-    let text = "card 1 sup\ncard 2 line\nstate 2 ok\n";
-    let merged = merge(vec![
-        (a.parse(text).unwrap(), a.keys()),
-        (b.parse(text).unwrap(), b.keys()),
-    ])
-    .unwrap()
+    let a = Template::compile(
+        "Value Key,Required SLOT (\\d+)\nValue CARD (\\w+)\n\nStart\n  ^card ${SLOT} ${CARD} -> Record\n",
+    )
     .unwrap();
+    let b = Template::compile(
+        "Value Key,Required SLOT (\\d+)\nValue STATE (\\w+)\n\nStart\n  ^state ${SLOT} ${STATE} -> Record\n",
+    )
+    .unwrap();
+    let text = "card 1 sup\ncard 2 line\nstate 2 ok\n";
+    let merged =
+        merge(vec![(a.parse(text).unwrap(), a.keys()), (b.parse(text).unwrap(), b.keys())]).unwrap().unwrap();
     assert_eq!(
         merged.to_ntc_value(),
         json!([

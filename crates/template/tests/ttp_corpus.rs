@@ -17,7 +17,9 @@ fn corpus() -> Option<Vec<Value>> {
     if !file.exists() {
         return None;
     }
-    let unpack = |program: &str, args: &[&str]| Command::new(program).args(args).arg(&file).output().ok().filter(|o| o.status.success());
+    let unpack = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).arg(&file).output().ok().filter(|o| o.status.success())
+    };
     let out = unpack("xz", &["-dc"]).or_else(|| {
         unpack("python3", &["-c", "import lzma,sys;sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())"])
     })?;
@@ -44,7 +46,8 @@ impl Files for CaseFiles {
 
     fn list(&self, path: &str) -> Option<Vec<String>> {
         let prefix = format!("{}/", plain(path));
-        let names: BTreeSet<String> = self.0.keys().filter_map(|k| k.strip_prefix(&prefix)).map(str::to_owned).collect();
+        let names: BTreeSet<String> =
+            self.0.keys().filter_map(|k| k.strip_prefix(&prefix)).map(str::to_owned).collect();
         (!names.is_empty()).then(|| names.into_iter().collect())
     }
 }
@@ -55,7 +58,8 @@ fn strings(v: &Value) -> Vec<String> {
 
 /// Whether a case needs the ttp_templates package and it is not there.
 fn lacks_package(case: &Value) -> bool {
-    std::env::var("NETPULSE_TTP_TEMPLATES").is_err() && (case["templates"].to_string() + &case["files"].to_string()).contains("ttp://")
+    std::env::var("NETPULSE_TTP_TEMPLATES").is_err()
+        && (case["templates"].to_string() + &case["files"].to_string()).contains("ttp://")
 }
 
 /// Values equal and keys in the same order.
@@ -75,9 +79,11 @@ fn recorded(case: &Value) -> Result<Value, String> {
         timeout: std::time::Duration::from_secs(20),
         ..Options::default()
     };
-    let mut t = Template::compile(templates[0]["template"].as_str().unwrap(), &options).map_err(|e| e.to_string())?;
+    let mut t =
+        Template::compile(templates[0]["template"].as_str().unwrap(), &options).map_err(|e| e.to_string())?;
     for more in &templates[1..] {
-        t.add(more["template"].as_str().unwrap(), more["template_name"].as_str().unwrap()).map_err(|e| e.to_string())?;
+        t.add(more["template"].as_str().unwrap(), more["template_name"].as_str().unwrap())
+            .map_err(|e| e.to_string())?;
     }
     let mut inputs = Vec::new();
     for i in case["inputs"].as_array().unwrap() {
@@ -135,7 +141,12 @@ fn rest_form() {
             .and_then(|t| t.parse(rest["context"].as_str().unwrap()));
         match got {
             Ok(v) if exact(&v) == exact(&rest["expected"]) => {}
-            Ok(v) => failed.push(format!("{}\n  got  {}\n  want {}", case["id"], exact(&v), exact(&rest["expected"]))),
+            Ok(v) => failed.push(format!(
+                "{}\n  got  {}\n  want {}",
+                case["id"],
+                exact(&v),
+                exact(&rest["expected"])
+            )),
             Err(e) => failed.push(format!("{}\n  error {e}", case["id"])),
         }
     }
@@ -161,7 +172,12 @@ fn recorded_form() {
         match recorded(case) {
             Err(e) if python && e.contains("macro") => {}
             Ok(v) if exact(&v) == exact(&case["expected"]) => {}
-            Ok(v) => failed.push(format!("{}\n  got  {}\n  want {}", case["id"], exact(&v), exact(&case["expected"]))),
+            Ok(v) => failed.push(format!(
+                "{}\n  got  {}\n  want {}",
+                case["id"],
+                exact(&v),
+                exact(&case["expected"])
+            )),
             Err(e) => failed.push(format!("{}\n  error {e}", case["id"])),
         }
     }

@@ -56,7 +56,12 @@ impl Templates for BuiltInTemplates {
         self.0.render(&call.name, template, context, options(call).as_ref()).map_err(failure)
     }
 
-    fn parse(&self, call: &TemplateCall, text: &str, origin: Option<Origin<'_>>) -> Result<Value, TemplateFailure> {
+    fn parse(
+        &self,
+        call: &TemplateCall,
+        text: &str,
+        origin: Option<Origin<'_>>,
+    ) -> Result<Value, TemplateFailure> {
         let flag = |key: &str| call.extra.get(key).and_then(Value::as_bool).unwrap_or(false);
         let args = options(call);
         let parse = ParseCall {

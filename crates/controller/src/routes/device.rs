@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use netpulse_model::api::{BulkBody, BulkResponse, ErrorBody, ExecBody, JobInResponse, TestBody, TestResponse};
+use netpulse_model::api::{
+    BulkBody, BulkResponse, ErrorBody, ExecBody, JobInResponse, TestBody, TestResponse,
+};
 use netpulse_model::request::{BulkFailure, TestRequest};
 use netpulse_model::{BulkRequest, ExecutionRequest, FieldError, Job, Timestamp, secret};
 use serde_json::{Map, Value};
@@ -56,7 +58,11 @@ const LARGE: usize = 128 * 1024;
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     )
 )]
-pub(crate) async fn exec(State(app): State<App>, shape: Shape, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn exec(
+    State(app): State<App>,
+    shape: Shape,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, raw) = request.into_parts();
     let read = body::read(&app, &parts.headers, raw).await?;
     let params = Params::of(&parts.uri);
@@ -100,7 +106,11 @@ pub(crate) async fn exec(State(app): State<App>, shape: Shape, request: Request)
         (status = 503, description = "The store cannot be written", body = ErrorBody),
     )
 )]
-pub(crate) async fn bulk(State(app): State<App>, shape: Shape, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn bulk(
+    State(app): State<App>,
+    shape: Shape,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, raw) = request.into_parts();
     let read = body::read(&app, &parts.headers, raw).await?;
     let params = Params::of(&parts.uri);
@@ -249,9 +259,10 @@ async fn held(app: &App, job: Job, until: tokio::time::Instant) -> Result<Job, A
 fn note(response: &mut Response, wait: Wait, known: bool) {
     let headers = response.headers_mut();
     if wait.preferred
-        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
-            headers.insert("preference-applied", value);
-        }
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64()))
+    {
+        headers.insert("preference-applied", value);
+    }
     if known {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
@@ -288,8 +299,8 @@ pub(crate) async fn test(State(app): State<App>, request: Request) -> Result<Res
 pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse, ApiError> {
     let (parts, raw) = request.into_parts();
     let read = body::read(app, &parts.headers, raw).await?;
-    let TestRequest { driver: name, connection_args } =
-        TestRequest::read(&body::json(&read.bytes)?).map_err(|errors| ApiError::unprocessable("body", errors))?;
+    let TestRequest { driver: name, connection_args } = TestRequest::read(&body::json(&read.bytes)?)
+        .map_err(|errors| ApiError::unprocessable("body", errors))?;
     drop(read);
     submit::require_host(&connection_args)?;
     let driver = submit::driver(app, &name)?;
@@ -302,7 +313,9 @@ pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse
         .filter_map(|key| connection_args.0.get(*key)?.as_f64())
         .fold(0.0, f64::max)
         .clamp(0.0, f64::from(u32::MAX));
-    let deadline = Duration::from_secs_f64(own).max(Duration::from_secs(TEST_DEADLINE)).min(Duration::from_secs(LONGEST_TEST));
+    let deadline = Duration::from_secs_f64(own)
+        .max(Duration::from_secs(TEST_DEADLINE))
+        .min(Duration::from_secs(LONGEST_TEST));
     let started = Instant::now();
     let run = async {
         let Ok(_turn) = app.tests.acquire().await else { return None };

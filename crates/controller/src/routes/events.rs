@@ -68,7 +68,9 @@ pub(crate) async fn all(State(app): State<App>, uri: Uri, headers: HeaderMap) ->
 
 /// Where to resume: the header, which browsers send by themselves, else `?after=`.
 fn resume(uri: &Uri, headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
-    let read = |text: &str| text.trim().parse::<u64>().map(EventId).map_err(|_| "Input should be an event id, a whole number");
+    let read = |text: &str| {
+        text.trim().parse::<u64>().map(EventId).map_err(|_| "Input should be an event id, a whole number")
+    };
     match headers.get("last-event-id") {
         None => Params::of(uri).parsed("after", read),
         Some(value) => {
@@ -91,7 +93,8 @@ fn answer(app: &App, what: Follow, after: Option<EventId>) -> Response {
     let lines = until_ended(followed, one_job)
         .take_until(app.shutdown.clone().cancelled_owned())
         .map(|followed| Ok::<_, Infallible>(written(&followed)));
-    let mut response = Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response();
+    let mut response =
+        Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response();
     // Proxies that buffer would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
@@ -113,7 +116,9 @@ fn written(followed: &Followed) -> Line {
             Line::default().id(event.id.0.to_string()).event(event.what.name()),
             serde_json::to_string(event),
         ),
-        Followed::Gap(before) => (Line::default().event("gap"), serde_json::to_string(&GapBody { before: *before })),
+        Followed::Gap(before) => {
+            (Line::default().event("gap"), serde_json::to_string(&GapBody { before: *before }))
+        }
     };
     // Text keys only: writing to memory does not fail.
     line.data(json.unwrap_or_default())

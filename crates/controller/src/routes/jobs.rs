@@ -54,10 +54,15 @@ pub(crate) async fn list(State(app): State<App>, uri: Uri) -> Result<Response, A
     query.limit = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(CHUNK);
     let page = read_page(&app, &query).await?;
     match (limit, page.next) {
-        (_, None) => Ok(reply::json(StatusCode::OK, &page.jobs.into_iter().map(JobInResponse::from).collect::<Vec<_>>())),
+        (_, None) => Ok(reply::json(
+            StatusCode::OK,
+            &page.jobs.into_iter().map(JobInResponse::from).collect::<Vec<_>>(),
+        )),
         (Some(_), Some(next)) => {
-            let mut response =
-                reply::json(StatusCode::OK, &page.jobs.into_iter().map(JobInResponse::from).collect::<Vec<_>>());
+            let mut response = reply::json(
+                StatusCode::OK,
+                &page.jobs.into_iter().map(JobInResponse::from).collect::<Vec<_>>(),
+            );
             lead_on(&mut response, &uri, &next);
             Ok(response)
         }
@@ -129,7 +134,13 @@ fn lead_on(response: &mut Response, uri: &Uri, next: &str) {
     let query: Vec<&str> = kept.collect();
     let encoded: String = next
         .bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect();
     let link = format!("<{}?{}&cursor={encoded}>; rel=\"next\"", uri.path(), query.join("&"));
     if let (Ok(cursor), Ok(link)) = (HeaderValue::from_str(next), HeaderValue::from_str(&link)) {
@@ -212,9 +223,10 @@ pub(crate) async fn one(
     let job = app.ended(known_id(&id)?, wait.time).await?.ok_or_else(|| not_found(&id))?;
     let mut response = reply::json(StatusCode::OK, &JobInResponse::from(job));
     if wait.preferred
-        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64())) {
-            response.headers_mut().insert("preference-applied", value);
-        }
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.time.as_secs_f64()))
+    {
+        response.headers_mut().insert("preference-applied", value);
+    }
     Ok(response)
 }
 

@@ -14,7 +14,10 @@ pub(crate) async fn detached() -> ApiError {
 
 /// `/storage/fetch/...`
 pub(crate) async fn storage() -> ApiError {
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "File transfer is not available in this version; there is nothing to fetch")
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "File transfer is not available in this version; there is nothing to fetch",
+    )
 }
 
 /// `/credential/...`

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::template::{TemplateError, TemplateService};
 use crate::{body, reply};
+use netpulse_plugin::{TemplateFailure, Templates};
 
 /// Longest a render or parse may take before the client is told; the engines have limits of
 /// their own.
@@ -111,20 +111,23 @@ async fn parse_by(app: &App, name: Option<String>, request: Request) -> Result<R
         Some(Value::String(text)) => text,
         None => return Err(ApiError::bad("`context` is required: the text to parse")),
         Some(other) => {
-            let mut error = netpulse_model::FieldError::new(&["context"], "Input should be a valid string: the text to parse");
+            let mut error = netpulse_model::FieldError::new(
+                &["context"],
+                "Input should be a valid string: the text to parse",
+            );
             error.kind = "string_type".into();
             error.input = other;
             return Err(ApiError::unprocessable("body", vec![error]));
         }
     };
-    let value = on_thread(app, move || service.parse(&call, &text)).await?;
+    let value = on_thread(app, move || service.parse(&call, &text, None)).await?;
     Ok(reply::json(StatusCode::OK, &value))
 }
 
-fn service(app: &App) -> Result<Arc<dyn TemplateService>, ApiError> {
-    app.templates
-        .clone()
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_IMPLEMENTED, "This server was built without template engines"))
+fn service(app: &App) -> Result<Arc<dyn Templates>, ApiError> {
+    app.templates.clone().ok_or_else(|| {
+        ApiError::new(StatusCode::NOT_IMPLEMENTED, "This server was built without template engines")
+    })
 }
 
 /// Reads a call; a name in the path beats one in the body.
@@ -140,7 +143,8 @@ async fn read(
     let value = body::json(&read.bytes)?;
     let mut errors = Vec::new();
     let call = Fields::of(&value, Vec::new(), &mut errors).map(|mut fields| {
-        let given = names.iter().find_map(|key| fields.get(key).is_some().then(|| fields.string(key)).flatten());
+        let given =
+            names.iter().find_map(|key| fields.get(key).is_some().then(|| fields.string(key)).flatten());
         TemplateCall {
             name: path_name.or(given).unwrap_or_else(|| default_name.to_owned()).trim().to_owned(),
             template: fields.string("template"),
@@ -148,7 +152,9 @@ async fn read(
             extra: fields
                 .map()
                 .iter()
-                .filter(|(key, _)| !["name", "parser", "renderer", "template", "context"].contains(&key.as_str()))
+                .filter(|(key, _)| {
+                    !["name", "parser", "renderer", "template", "context"].contains(&key.as_str())
+                })
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
         }
@@ -162,7 +168,7 @@ async fn read(
 /// Runs an engine off the async threads, a bounded number at a time.
 async fn on_thread<T: Send + 'static>(
     app: &App,
-    work: impl FnOnce() -> Result<T, TemplateError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, TemplateFailure> + Send + 'static,
 ) -> Result<T, ApiError> {
     let run = async {
         let turn = app.renders.clone().acquire_owned().await.map_err(ApiError::internal)?;
@@ -173,7 +179,7 @@ async fn on_thread<T: Send + 'static>(
         })
         .await
         .map_err(|_| ApiError::internal("a template engine panicked; please report this template"))?
-        .map_err(|error| ApiError::bad(error.0))
+        .map_err(|error| ApiError::bad(error.message).with("code", error.code))
     };
     tokio::time::timeout(DEADLINE, run).await.unwrap_or_else(|_| {
         Err(ApiError::new(

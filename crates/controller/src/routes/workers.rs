@@ -3,8 +3,8 @@
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use netpulse_model::api::{ErrorBody, NameResponse};
 use netpulse_model::QueueName;
+use netpulse_model::api::{ErrorBody, NameResponse};
 use netpulse_model::worker::WorkerRecord;
 
 use crate::app::App;
@@ -40,7 +40,9 @@ pub(crate) async fn matching(app: &App, params: &Params) -> Result<Vec<WorkerRec
     workers.retain(|worker| match (&queue, node, host) {
         (Some(queue), ..) => worker.queues.contains(queue),
         (None, Some(node), _) => worker.hostname == node,
-        (None, None, Some(host)) => worker.queues.iter().any(|q| matches!(q, QueueName::Host(d) if d.matches_host(host))),
+        (None, None, Some(host)) => {
+            worker.queues.iter().any(|q| matches!(q, QueueName::Host(d) if d.matches_host(host)))
+        }
         (None, None, None) => true,
     });
     workers.sort_by(|a, b| a.name.cmp(&b.name));

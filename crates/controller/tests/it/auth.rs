@@ -19,7 +19,11 @@ async fn the_key_counts_in_header_query_and_cookie() {
     assert_eq!(status(plain(&format!("/health?api_key={KEY}"))).await, 200);
     assert_eq!(status(plain("/health").header("cookie", format!("a=b; X-API-KEY={KEY}"))).await, 200);
     assert_eq!(status(plain("/health").header("cookie", format!("api_key={KEY}"))).await, 200);
-    assert_eq!(status(plain("/health").header("x-api-key", "wrong").header("cookie", format!("api_key={KEY}"))).await, 200);
+    assert_eq!(
+        status(plain("/health").header("x-api-key", "wrong").header("cookie", format!("api_key={KEY}")))
+            .await,
+        200
+    );
 
     assert_eq!(status(plain("/health").header("x-api-key", "wrong")).await, 403);
     assert_eq!(status(plain("/health").header("x-api-key", &KEY[..KEY.len() - 1])).await, 403);
@@ -55,7 +59,9 @@ async fn the_documentation_needs_no_key_and_nothing_from_elsewhere() {
         if path != "/openapi.json" {
             let html = answer.text.to_lowercase();
             assert!(html.contains("openapi.json"), "the page reads the document");
-            assert!(!html.contains("src=\"http") && !html.contains("href=\"http") && !html.contains("url(http"));
+            assert!(
+                !html.contains("src=\"http") && !html.contains("href=\"http") && !html.contains("url(http")
+            );
         }
     }
 }
@@ -86,14 +92,28 @@ async fn s7_the_key_never_reaches_the_log() {
     // The test's own thread serves too, so everything logged here is caught.
     let _guard = tracing::subscriber::set_default(subscriber);
     let w = world().await;
-    let url = |path: &str| format!("{}{path}?X-API-KEY={KEY}&host=192.0.2.1&api_key={KEY}&%58-API-KEY={KEY}", w.url);
+    let url = |path: &str| {
+        format!("{}{path}?X-API-KEY={KEY}&host=192.0.2.1&api_key={KEY}&%58-API-KEY={KEY}", w.url)
+    };
     assert_eq!(w.http.get(url("/jobs")).send().await.unwrap().status().as_u16(), 200);
     assert_eq!(w.http.get(url("/jobs/nothing")).send().await.unwrap().status().as_u16(), 404);
-    assert_eq!(w.http.get(format!("{}/nowhere?X-API-KEY=wrong-{KEY}", w.url)).send().await.unwrap().status().as_u16(), 403);
+    assert_eq!(
+        w.http
+            .get(format!("{}/nowhere?X-API-KEY=wrong-{KEY}", w.url))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16(),
+        403
+    );
     let wrong = json!({"driver": "netmiko", "connection_args": {"host": "h", "password": "s3cret-pw", "port": 70000}, "command": "x"});
     assert_eq!(w.post("/device/exec", &wrong).await.status, 400);
     let text = String::from_utf8(log.0.lock().clone()).unwrap();
     let ours: Vec<&str> = text.lines().filter(|l| l.contains("netpulse_controller")).collect();
-    assert!(ours.iter().any(|l| l.contains("answered") && l.contains("/jobs") && l.contains("******")), "{text}");
+    assert!(
+        ours.iter().any(|l| l.contains("answered") && l.contains("/jobs") && l.contains("******")),
+        "{text}"
+    );
     assert!(!ours.iter().any(|l| l.contains(KEY) || l.contains("s3cret-pw")), "{text}");
 }

@@ -46,10 +46,16 @@ async fn every_call_reads_what_the_server_writes() {
     assert_eq!(done.result.as_ref().unwrap().retval.as_ref().unwrap()[0].stdout, "out");
     assert_eq!(client.cancel(second.id).await.unwrap().canceled, "before_start");
 
-    let bulk = BulkBody { base: query("unused"), devices: vec![args("192.0.2.7"), args("192.0.2.8"), args("192.0.2.9")] };
+    let bulk = BulkBody {
+        base: query("unused"),
+        devices: vec![args("192.0.2.7"), args("192.0.2.8"), args("192.0.2.9")],
+    };
     let options = Options { idempotency_key: Some("nightly".into()), ..Options::default() };
     let accepted = client.bulk(&bulk, &options).await.unwrap();
-    assert_eq!(accepted.succeeded.iter().filter_map(|j| j.host.as_deref()).collect::<Vec<_>>(), ["192.0.2.7", "192.0.2.8", "192.0.2.9"]);
+    assert_eq!(
+        accepted.succeeded.iter().filter_map(|j| j.host.as_deref()).collect::<Vec<_>>(),
+        ["192.0.2.7", "192.0.2.8", "192.0.2.9"]
+    );
     assert_eq!(client.bulk(&bulk, &options).await.unwrap(), accepted);
 
     let all = JobFilter { state: Some("all".into()), ..JobFilter::default() };
@@ -65,9 +71,17 @@ async fn every_call_reads_what_the_server_writes() {
     assert_eq!(client.stats().await.unwrap().jobs.succeeded, 1);
     let test = TestBody { driver: "netmiko".into(), connection_args: args("192.0.2.1") };
     assert_eq!(client.test(&test).await.unwrap().result.unwrap()["prompt"], "sw1#");
-    let template = TemplateBody { template: Some("a {{ b }}".into()), context: Some(json!({"b": "c"})), ..TemplateBody::default() };
+    let template = TemplateBody {
+        template: Some("a {{ b }}".into()),
+        context: Some(json!({"b": "c"})),
+        ..TemplateBody::default()
+    };
     assert_eq!(client.render(&template).await.unwrap(), "a c");
-    let text = TemplateBody { name: Some("textfsm".into()), context: Some("Version 1".into()), ..TemplateBody::default() };
+    let text = TemplateBody {
+        name: Some("textfsm".into()),
+        context: Some("Version 1".into()),
+        ..TemplateBody::default()
+    };
     assert_eq!(client.parse(&text).await.unwrap(), json!([{"V": "1"}]));
 }
 
@@ -81,11 +95,16 @@ async fn errors_are_the_servers_sentences() {
     let mut port = query("192.0.2.1");
     port.connection_args.insert("port".into(), json!(70000));
     let error = client.exec(&port, &Options::default()).await.unwrap_err();
-    assert_eq!(error.to_string(), "Validation Error: connection_args.port: Input should be less than or equal to 65535");
+    assert_eq!(
+        error.to_string(),
+        "Validation Error: connection_args.port: Input should be less than or equal to 65535"
+    );
     w.queue.full.store(true, std::sync::atomic::Ordering::Relaxed);
     let error = client.exec(&query("a"), &Options::default()).await.unwrap_err();
     assert!(error.is_temporary());
-    assert!(matches!(error, ClientError::Answered { status: 429, retry_after: Some(after), .. } if after.as_secs() == 3));
+    assert!(
+        matches!(error, ClientError::Answered { status: 429, retry_after: Some(after), .. } if after.as_secs() == 3)
+    );
     let stranger = Client::new(&w.url, "wrong").unwrap();
     let error = stranger.health().await.unwrap_err();
     assert_eq!(error, ClientError::Refused("Invalid or missing API key.".into()));
@@ -93,7 +112,10 @@ async fn errors_are_the_servers_sentences() {
 
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = Client::new(format!("http://{gone}"), KEY).unwrap().health().await.unwrap_err();
-    assert!(matches!(&error, ClientError::Unreachable { reason, .. } if reason.contains("refused")), "{error}");
+    assert!(
+        matches!(&error, ClientError::Unreachable { reason, .. } if reason.contains("refused")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -112,7 +134,9 @@ async fn events_are_followed_to_the_end() {
     }
     assert_eq!(names, ["queued", "started", "ended"]);
     let mut later = client.events(Some(job.id), Some(2));
-    assert!(matches!(later.next().await.unwrap(), Some(Happened::Event(e)) if matches!(e.what, What::Ended { .. })));
+    assert!(
+        matches!(later.next().await.unwrap(), Some(Happened::Event(e)) if matches!(e.what, What::Ended { .. }))
+    );
     assert_eq!(later.next().await.unwrap(), None);
     let error = client.events(Some(netpulse_model::JobId::random()), None).next().await.unwrap_err();
     assert_eq!(error.status(), Some(404));

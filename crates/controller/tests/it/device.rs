@@ -20,8 +20,22 @@ async fn exec_answers_as_upstream_and_adds() {
     let answer = w.post("/device/exec", &body).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
     let job = answer.json();
-    for key in ["id", "status", "created_at", "enqueued_at", "started_at", "ended_at", "queue", "worker", "result",
-        "task_id", "device_name", "command", "duration", "queue_time"] {
+    for key in [
+        "id",
+        "status",
+        "created_at",
+        "enqueued_at",
+        "started_at",
+        "ended_at",
+        "queue",
+        "worker",
+        "result",
+        "task_id",
+        "device_name",
+        "command",
+        "duration",
+        "queue_time",
+    ] {
         assert!(job.get(key).is_some(), "{key} is missing: {job}");
     }
     assert_eq!(job["status"], "queued");
@@ -29,7 +43,10 @@ async fn exec_answers_as_upstream_and_adds() {
     assert_eq!(job["device_name"], "192.0.2.11");
     assert_eq!(job["command"], json!(["show clock", "username x secret ******"]));
     let created = job["created_at"].as_str().unwrap();
-    assert!(created.len() == "2026-02-03T04:05:06.789012+00:00".len() && created.ends_with("+00:00"), "{created}");
+    assert!(
+        created.len() == "2026-02-03T04:05:06.789012+00:00".len() && created.ends_with("+00:00"),
+        "{created}"
+    );
 
     let new = w.queue.submitted(job["id"].as_str().unwrap().parse().unwrap());
     assert_eq!(new.ttl, Duration::from_secs(120));
@@ -45,7 +62,9 @@ async fn exec_answers_as_upstream_and_adds() {
 async fn strategy_by_driver_by_site_and_by_request() {
     let mut site = config();
     site.job.default_strategy.insert("paramiko".into(), "pinned".into());
-    let queue = async |w: &crate::world::World, body: &Value| w.post("/device/exec", body).await.json()["queue"].clone();
+    let queue = async |w: &crate::world::World, body: &Value| {
+        w.post("/device/exec", body).await.json()["queue"].clone()
+    };
     let mut body = exec("192.0.2.1");
     body["driver"] = json!("paramiko");
     assert_eq!(queue(&world().await, &body).await, "FifoQ");
@@ -61,16 +80,24 @@ async fn multipart_carries_the_request_in_a_part() {
     let send = async |parts: &[(&str, &str)]| {
         let mut body = String::new();
         for (name, text) in parts {
-            body.push_str(&format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n"));
+            body.push_str(&format!(
+                "--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n"
+            ));
         }
         body.push_str("--XX--\r\n");
-        let request = w.request("POST", "/device/exec").header("content-type", "multipart/form-data; boundary=XX").body(body);
+        let request = w
+            .request("POST", "/device/exec")
+            .header("content-type", "multipart/form-data; boundary=XX")
+            .body(body);
         Answer::read(request.send().await.unwrap()).await
     };
     let body = exec("192.0.2.1").to_string();
     assert_eq!(send(&[("request", &body)]).await.status, 201);
     let missing = send(&[]).await;
-    assert_eq!((missing.status, missing.json()["detail"].clone()), (422, json!("Field 'request' is required in multipart mode")));
+    assert_eq!(
+        (missing.status, missing.json()["detail"].clone()),
+        (422, json!("Field 'request' is required in multipart mode"))
+    );
     let broken = send(&[("request", "{")]).await;
     assert_eq!(broken.status, 422);
     assert!(broken.json()["detail"].as_str().unwrap().starts_with("Invalid 'request' JSON: "));
@@ -128,7 +155,8 @@ async fn wait_that_passes_gives_the_job_as_it_stands() {
 async fn promise_8_the_same_key_gives_the_same_job() {
     let w = world().await;
     let send = async |path: &str, body: &Value, key: &str| {
-        Answer::read(w.request("POST", path).header("Idempotency-Key", key).json(body).send().await.unwrap()).await
+        Answer::read(w.request("POST", path).header("Idempotency-Key", key).json(body).send().await.unwrap())
+            .await
     };
     let first = send("/device/exec", &exec("192.0.2.1"), "abc").await;
     let again = send("/device/exec", &exec("192.0.2.1"), "abc").await;
@@ -145,7 +173,9 @@ async fn promise_8_the_same_key_gives_the_same_job() {
     assert_eq!(send("/device/exec", &exec("192.0.2.1"), &"x".repeat(256)).await.status, 422);
 
     let bulk = json!({"driver": "netmiko", "connection_args": {}, "command": "x", "devices": [{"host": "a"}, {"host": "b"}]});
-    let ids = |answer: Answer| answer.json()["succeeded"].as_array().unwrap().iter().map(|j| j["id"].clone()).collect::<Vec<_>>();
+    let ids = |answer: Answer| {
+        answer.json()["succeeded"].as_array().unwrap().iter().map(|j| j["id"].clone()).collect::<Vec<_>>()
+    };
     let one = ids(send("/device/bulk", &bulk, "k2").await);
     let two = ids(send("/device/bulk", &bulk, "k2").await);
     assert_eq!(one, two);
@@ -161,7 +191,8 @@ async fn bulk_keeps_the_order_and_one_devices_fault_is_its_own() {
     let answer = w.post("/device/bulk", &body).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
     let json = answer.json();
-    let hosts: Vec<&str> = json["succeeded"].as_array().unwrap().iter().map(|j| j["host"].as_str().unwrap()).collect();
+    let hosts: Vec<&str> =
+        json["succeeded"].as_array().unwrap().iter().map(|j| j["host"].as_str().unwrap()).collect();
     assert_eq!(hosts, ["192.0.2.33", "192.0.2.32", "192.0.2.1"]);
     assert_eq!(json["succeeded"][1]["device_name"], "192.0.2.32");
     assert_eq!(json["succeeded"][1]["queue"], "HostQ_192.0.2.32:2222");
@@ -196,8 +227,10 @@ async fn promise_10_a_full_queue_says_when_to_come_back() {
     let answer = w.post("/device/exec", &exec("192.0.2.1")).await;
     assert_eq!((answer.status, answer.header("retry-after")), (429, "3"));
     assert!(answer.json()["detail"].as_str().unwrap().contains("store.max_queued"));
-    let bulk = |hosts: &[&str]| json!({"driver": "netmiko", "connection_args": {}, "command": "x",
-        "devices": hosts.iter().map(|h| json!({"host": h})).collect::<Vec<_>>()});
+    let bulk = |hosts: &[&str]| {
+        json!({"driver": "netmiko", "connection_args": {}, "command": "x",
+        "devices": hosts.iter().map(|h| json!({"host": h})).collect::<Vec<_>>()})
+    };
     assert_eq!(w.post("/device/bulk", &bulk(&["a", "b"])).await.status, 429);
     let partly = w.post("/device/bulk", &bulk(&["a", "192.0.2.200"])).await;
     assert_eq!(partly.status, 201);
@@ -209,7 +242,12 @@ async fn promise_10_a_full_queue_says_when_to_come_back() {
 async fn promise_11_without_its_store_the_server_says_503() {
     let w = world().await;
     w.queue.down.store(true, Ordering::Relaxed);
-    for answer in [w.post("/device/exec", &exec("a")).await, w.get("/jobs").await, w.get("/health").await, w.get("/system/stats").await] {
+    for answer in [
+        w.post("/device/exec", &exec("a")).await,
+        w.get("/jobs").await,
+        w.get("/health").await,
+        w.get("/system/stats").await,
+    ] {
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{}", answer.text);
         assert!(answer.json()["detail"].as_str().unwrap().starts_with("The store is unavailable: disk full"));
     }
@@ -224,13 +262,22 @@ async fn d9_test_keeps_what_the_device_said() {
     let json = answer.json();
     assert_eq!((json["success"].clone(), json["error"].clone()), (json!(true), Value::Null));
     assert!(json["latency"].is_number() && json["timestamp"].is_string());
-    assert_eq!(json["result"], json!({"driver": "netmiko", "host": "192.0.2.1", "prompt": "sw1#",
-        "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"}));
+    assert_eq!(
+        json["result"],
+        json!({"driver": "netmiko", "host": "192.0.2.1", "prompt": "sw1#",
+        "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"})
+    );
 
     let refused = w.post("/device/test", &args("192.0.2.99")).await;
     assert_eq!(refused.status, 200, "a device that refuses is an answer");
     let json = refused.json();
-    assert_eq!((json["success"].clone(), json["result"].clone(), json["latency"].clone()), (json!(false), Value::Null, Value::Null));
+    assert_eq!(
+        (json["success"].clone(), json["result"].clone(), json["latency"].clone()),
+        (json!(false), Value::Null, Value::Null)
+    );
     assert_eq!(json["error_type"], "authentication_failed");
-    assert!(!refused.text.contains("s3cret-pw") && json["error"].as_str().unwrap().starts_with("Authentication failed"));
+    assert!(
+        !refused.text.contains("s3cret-pw")
+            && json["error"].as_str().unwrap().starts_with("Authentication failed")
+    );
 }

@@ -84,7 +84,9 @@ async fn streams_end_when_the_server_stops() {
     let mut body = response.bytes_stream();
     assert!(body.next().await.is_some());
     w.shutdown.cancel();
-    let end = tokio::time::timeout(std::time::Duration::from_secs(5), async { while body.next().await.is_some() {} });
+    let end = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        while body.next().await.is_some() {}
+    });
     assert!(end.await.is_ok());
 }
 

@@ -36,7 +36,11 @@ async fn unknown_jobs_are_404() {
     for id in ["6c0e9d0e-7f6f-4a0e-b7e7-2f2f6d9d1e55", "nonsense"] {
         for path in [format!("/jobs/{id}"), format!("/jobs/{id}/why"), format!("/jobs/{id}/events")] {
             let answer = w.get(&path).await;
-            assert_eq!((answer.status, answer.json()), (404, json!({"detail": format!("Job {id} not found")})), "{path}");
+            assert_eq!(
+                (answer.status, answer.json()),
+                (404, json!({"detail": format!("Job {id} not found")})),
+                "{path}"
+            );
         }
         let answer = w.delete(&format!("/jobs/{id}")).await;
         assert_eq!(answer.json(), json!({"detail": format!("Job {id} not found or not in queued state")}));
@@ -104,7 +108,11 @@ async fn filters_as_upstream_and_beyond() {
         all
     };
     assert_eq!(found("/jobs").await, set(&[done, running, waiting, canceled]));
-    assert_eq!(found("/jobs?queue=HostQ_192.0.2.1").await, set(&[waiting]), "a queue alone means what waits in it");
+    assert_eq!(
+        found("/jobs?queue=HostQ_192.0.2.1").await,
+        set(&[waiting]),
+        "a queue alone means what waits in it"
+    );
     assert_eq!(found("/jobs?host=192.0.2.1").await, set(&[waiting]));
     assert_eq!(found("/jobs?queue=pinned_192.0.2.1").await, set(&[waiting]));
     assert_eq!(found("/jobs?host=192.0.2.1&state=all").await, set(&[done, running, waiting]));
@@ -113,7 +121,11 @@ async fn filters_as_upstream_and_beyond() {
     assert_eq!(found("/jobs?state=cancelled").await, set(&[canceled]));
     assert_eq!(found("/jobs?status=started,finished").await, set(&[done, running]));
     assert_eq!(found("/jobs?node=node-a").await, set(&[done, running]));
-    assert_eq!(found("/jobs?queue=HostQ_192.0.2.2&host=192.0.2.1&status=all").await, set(&[canceled]), "queue wins");
+    assert_eq!(
+        found("/jobs?queue=HostQ_192.0.2.2&host=192.0.2.1&status=all").await,
+        set(&[canceled]),
+        "queue wins"
+    );
     assert_eq!(found("/jobs?since=2099-01-01").await, set(&[]));
     assert_eq!(found("/jobs?until=2099-01-01T00:00:00%2B00:00&status=queued").await, set(&[waiting]));
 }
@@ -126,8 +138,14 @@ async fn why_tells_what_a_job_waits_for() {
     let third = w.submit("192.0.2.1").await;
     w.queue.start(first);
     let why = w.get(&format!("/jobs/{third}/why")).await.json();
-    assert_eq!((why["waiting"].clone(), why["ahead"].clone(), why["behind"].clone()), (json!(true), json!(1), json!(first.to_string())));
-    assert_eq!(why["reason"], format!("In HostQ_192.0.2.1: one job goes before it; job {first} holds its device"));
+    assert_eq!(
+        (why["waiting"].clone(), why["ahead"].clone(), why["behind"].clone()),
+        (json!(true), json!(1), json!(first.to_string()))
+    );
+    assert_eq!(
+        why["reason"],
+        format!("In HostQ_192.0.2.1: one job goes before it; job {first} holds its device")
+    );
     assert_eq!(w.get(&format!("/jobs/{second}/why")).await.json()["ahead"], 0);
     let running = w.get(&format!("/jobs/{first}/why")).await.json();
     assert_eq!((running["waiting"].clone(), running["ahead"].clone()), (json!(false), Value::Null));
@@ -137,13 +155,19 @@ async fn why_tells_what_a_job_waits_for() {
 async fn promise_9_cancel_says_what_it_did() {
     let w = world().await;
     let waiting = w.submit("192.0.2.1").await;
-    assert_eq!(w.delete(&format!("/jobs/{waiting}")).await.json(), json!({"id": waiting, "canceled": "before_start"}));
+    assert_eq!(
+        w.delete(&format!("/jobs/{waiting}")).await.json(),
+        json!({"id": waiting, "canceled": "before_start"})
+    );
     let again = w.delete(&format!("/jobs/{waiting}")).await;
     assert_eq!((again.status, again.json()["status"].clone()), (404, json!("canceled")));
     assert_eq!(again.json()["detail"], format!("Job {waiting} not found or not in queued state"));
     let running = w.submit("192.0.2.1").await;
     w.queue.start(running);
-    assert_eq!(w.delete(&format!("/jobs/{running}")).await.json(), json!({"id": running, "canceled": "asked"}));
+    assert_eq!(
+        w.delete(&format!("/jobs/{running}")).await.json(),
+        json!({"id": running, "canceled": "asked"})
+    );
     w.queue.finish(running);
     assert_eq!(w.delete(&format!("/jobs/{running}")).await.json()["status"], "finished");
 }
@@ -163,14 +187,31 @@ async fn cancel_many_by_queue_or_host_only() {
 async fn workers_are_listed_filtered_and_stopped() {
     let w = world().await;
     let names = async |path: &str| -> Vec<String> {
-        w.get(path).await.json().as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap().into()).collect()
+        w.get(path)
+            .await
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v["name"].as_str().unwrap().into())
+            .collect()
     };
     assert_eq!(names("/workers").await.len(), 3);
     assert_eq!(names("/workers?queue=FifoQ").await, ["node-a_FifoQ"]);
     assert_eq!(names("/workers?host=192.0.2.1").await, ["node-a_HostQ_192.0.2.1"]);
     assert_eq!(names("/workers?node=node-b").await, [""; 0]);
     let one = &w.get("/workers?queue=FifoQ").await.json()[0];
-    for key in ["name", "status", "pid", "hostname", "queues", "last_heartbeat", "birth_at", "successful_job_count", "failed_job_count"] {
+    for key in [
+        "name",
+        "status",
+        "pid",
+        "hostname",
+        "queues",
+        "last_heartbeat",
+        "birth_at",
+        "successful_job_count",
+        "failed_job_count",
+    ] {
         assert!(one.get(key).is_some(), "{key}");
     }
     assert_eq!(w.delete("/workers").await.json(), json!([]));
@@ -196,8 +237,14 @@ async fn stats_and_health() {
     w.healed.fetch_add(2, Ordering::Relaxed);
     let stats = w.get("/system/stats").await.json();
     assert_eq!(stats["status"], "online");
-    assert_eq!(stats["workers"], json!({"total": 3, "pinned": 1, "fifo": 1, "node": 1, "idle": 2, "busy": 1}));
-    assert_eq!(stats["jobs"], json!({"total": 2, "succeeded": 1, "failed": 0, "in_progress": 0, "queued": 1, "canceled": 0}));
+    assert_eq!(
+        stats["workers"],
+        json!({"total": 3, "pinned": 1, "fifo": 1, "node": 1, "idle": 2, "busy": 1})
+    );
+    assert_eq!(
+        stats["jobs"],
+        json!({"total": 2, "succeeded": 1, "failed": 0, "in_progress": 0, "queued": 1, "canceled": 0})
+    );
     assert_eq!(stats["nodes"], json!({"active": 1, "total_capacity": 10000}));
     assert_eq!(stats["self_healing"], json!({"total_triggers": 2}));
     assert!(stats["uptime_seconds"].is_u64());
@@ -211,12 +258,22 @@ async fn templates_render() {
     assert_eq!((answer.status, answer.json()), (200, json!("hostname edge1")));
     let check = async |path: &str, body: Value, status: u16, detail: &str| {
         let answer = w.post(path, &body).await;
-        assert_eq!((answer.status, answer.json()["detail"].clone()), (status, json!(detail)), "{path} {body}");
+        assert_eq!(
+            (answer.status, answer.json()["detail"].clone()),
+            (status, json!(detail)),
+            "{path} {body}"
+        );
     };
     check("/template/render", json!({"context": {}}), 400, "Template source is required").await;
     check("/template/render", json!({"name": "mako", "template": "x"}), 404, "Renderer mako not found").await;
     check("/template/render", json!({"name": "", "template": "x"}), 400, "Renderer name is required").await;
-    check("/template/render/mako", json!({"name": "jinja2", "template": "x"}), 404, "Renderer mako not found").await;
+    check(
+        "/template/render/mako",
+        json!({"name": "jinja2", "template": "x"}),
+        404,
+        "Renderer mako not found",
+    )
+    .await;
     check("/template/render", json!({"template": "{% if"}), 400, "line 1: `{%` is never closed").await;
     check("/template/parse", json!({"template": "x", "context": "y"}), 400, "Parser name is required").await;
     check("/template/parse/xml", json!({"context": "y"}), 404, "Parser xml not found").await;
@@ -241,7 +298,10 @@ async fn the_early_paths_answer_in_their_envelope() {
     let made = w.post("/device/execute", &body).await;
     assert_eq!(made.status, 201);
     let made = made.json();
-    assert_eq!((made["code"].clone(), made["message"].clone(), made["data"]["queue"].clone()), (json!(200), json!("success"), json!("FifoQ")));
+    assert_eq!(
+        (made["code"].clone(), made["message"].clone(), made["data"]["queue"].clone()),
+        (json!(200), json!("success"), json!("FifoQ"))
+    );
     let id: netpulse_model::JobId = made["data"]["id"].as_str().unwrap().parse().unwrap();
     w.queue.start(id);
     w.queue.finish(id);
@@ -253,7 +313,10 @@ async fn the_early_paths_answer_in_their_envelope() {
     assert_eq!(w.delete("/job").await.json()["data"], json!([]));
 
     let gone = w.get("/job?id=nothing").await;
-    assert_eq!((gone.status, gone.json()), (404, json!({"code": -1, "message": "Job nothing not found", "data": null})));
+    assert_eq!(
+        (gone.status, gone.json()),
+        (404, json!({"code": -1, "message": "Job nothing not found", "data": null}))
+    );
     let wrong = w.post("/device/execute", &json!({"driver": "netmiko"})).await;
     assert_eq!((wrong.status, wrong.json()["code"].clone()), (422, json!(-1)));
     assert!(wrong.json()["message"].as_str().unwrap().contains("connection_args: Field required"));
@@ -265,7 +328,10 @@ async fn the_early_paths_answer_in_their_envelope() {
     let test = json!({"driver": "netmiko", "connection_args": {"host": "192.0.2.1"}});
     let test = w.post("/device/test-connection", &test).await.json();
     assert_eq!(test["message"], "Connection test completed");
-    assert_eq!(test["data"]["device_info"], json!({"prompt": "sw1#", "device_type": "cisco_ios", "host": "192.0.2.1"}));
+    assert_eq!(
+        test["data"]["device_info"],
+        json!({"prompt": "sw1#", "device_type": "cisco_ios", "host": "192.0.2.1"})
+    );
     let failed = json!({"driver": "netmiko", "connection_args": {"host": "192.0.2.99"}});
     assert_eq!(w.post("/device/test-connection", &failed).await.json()["message"], "Connection test failed");
 
@@ -276,10 +342,19 @@ async fn the_early_paths_answer_in_their_envelope() {
 #[tokio::test]
 async fn what_is_not_built_says_so() {
     let w = world().await;
-    for (path, status) in [("/detached-tasks", 501), ("/detached-tasks/a1", 501), ("/storage/fetch/dl_1/x.cfg", 501), ("/credential/vault/list", 503)] {
+    for (path, status) in [
+        ("/detached-tasks", 501),
+        ("/detached-tasks/a1", 501),
+        ("/storage/fetch/dl_1/x.cfg", 501),
+        ("/credential/vault/list", 503),
+    ] {
         let answer = w.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
-        assert!(answer.text.contains("not available in this version") || answer.text.contains("disabled"), "{}", answer.text);
+        assert!(
+            answer.text.contains("not available in this version") || answer.text.contains("disabled"),
+            "{}",
+            answer.text
+        );
     }
 }
 

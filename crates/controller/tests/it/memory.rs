@@ -64,7 +64,11 @@ impl Memory {
     }
 
     fn up(&self) -> Result<(), QueueError> {
-        if self.down.load(Ordering::Relaxed) { Err(QueueError::Unavailable("disk full".into())) } else { Ok(()) }
+        if self.down.load(Ordering::Relaxed) {
+            Err(QueueError::Unavailable("disk full".into()))
+        } else {
+            Ok(())
+        }
     }
 
     fn event(state: &mut State, job: JobId, what: What) {
@@ -114,12 +118,26 @@ impl Memory {
     pub fn finish(&self, id: JobId) {
         let mut state = self.state.lock();
         let job = state.jobs.iter_mut().find(|j| j.id == id).unwrap();
-        let retval = job.command.clone().unwrap_or_default().into_iter().map(|c| ExecutionResult::ok(c, "out")).collect();
+        let retval = job
+            .command
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|c| ExecutionResult::ok(c, "out"))
+            .collect();
         job.status = JobStatus::Finished;
         job.ended_at = Some(Timestamp::now());
-        job.result =
-            Some(Arc::new(JobResult { kind: ResultType::Successful, retval: Some(retval), error: None, outcome: None }));
-        Self::event(&mut state, id, What::Ended { status: JobStatus::Finished, outcome: None, message: None });
+        job.result = Some(Arc::new(JobResult {
+            kind: ResultType::Successful,
+            retval: Some(retval),
+            error: None,
+            outcome: None,
+        }));
+        Self::event(
+            &mut state,
+            id,
+            What::Ended { status: JobStatus::Finished, outcome: None, message: None },
+        );
         drop(state);
         self.bump();
     }
@@ -213,8 +231,14 @@ impl Queue for Memory {
                 *index < before
                     && query.queue.as_ref().is_none_or(|q| *q == job.queue)
                     && (query.status.is_empty() || query.status.contains(&job.status))
-                    && query.host.as_ref().is_none_or(|h| job.device.as_ref().is_some_and(|d| d.matches_host(h)))
-                    && query.node.as_ref().is_none_or(|n| job.worker.as_ref().is_some_and(|w| w.starts_with(n.as_str())))
+                    && query
+                        .host
+                        .as_ref()
+                        .is_none_or(|h| job.device.as_ref().is_some_and(|d| d.matches_host(h)))
+                    && query
+                        .node
+                        .as_ref()
+                        .is_none_or(|n| job.worker.as_ref().is_some_and(|w| w.starts_with(n.as_str())))
                     && query.since.is_none_or(|at| job.created_at >= at)
                     && query.until.is_none_or(|at| job.created_at < at)
             })
@@ -250,7 +274,9 @@ impl Queue for Memory {
 
     async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, QueueError> {
         let state = self.state.lock();
-        let Some(job) = state.jobs.iter().find(|j| j.id == id && j.status == JobStatus::Queued) else { return Ok(None) };
+        let Some(job) = state.jobs.iter().find(|j| j.id == id && j.status == JobStatus::Queued) else {
+            return Ok(None);
+        };
         let before = state.jobs.iter().take_while(|j| j.id != id).filter(|j| j.queue == job.queue);
         let ahead = before.clone().filter(|j| j.status == JobStatus::Queued).count() as u64;
         let behind = before.clone().find(|j| j.status == JobStatus::Started).map(|j| j.id);

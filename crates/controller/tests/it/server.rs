@@ -18,11 +18,15 @@ async fn answer(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        let n = tokio::time::timeout(Duration::from_secs(15), stream.read(&mut chunk)).await.unwrap().unwrap();
+        let n =
+            tokio::time::timeout(Duration::from_secs(15), stream.read(&mut chunk)).await.unwrap().unwrap();
         text.extend_from_slice(&chunk[..n]);
         let so_far = String::from_utf8_lossy(&text).into_owned();
         if let Some((head, body)) = so_far.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+            let length = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "))
+                .map_or(0, |n| n.parse().unwrap());
             if body.len() >= length || n == 0 {
                 return so_far;
             }
@@ -45,12 +49,19 @@ async fn d17_the_connection_lives_on_after_errors_and_panics() {
         ("GET /health", String::new(), "HTTP/1.1 200"),
     ];
     for (line, body, wanted) in requests {
-        let request = format!("{line} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let answer = answer(&mut stream).await;
         assert!(answer.starts_with(wanted), "{line}: {answer}");
         if wanted.ends_with("500") {
-            assert!(answer.contains("\"detail\":\"Internal Server Error: ") && !answer.contains("a driver's defect"), "{answer}");
+            assert!(
+                answer.contains("\"detail\":\"Internal Server Error: ")
+                    && !answer.contains("a driver's defect"),
+                "{answer}"
+            );
         }
     }
 }
@@ -75,11 +86,15 @@ async fn promise_10_a_body_too_large_gets_a_sentence() {
 #[tokio::test]
 async fn request_ids_go_in_and_out() {
     let w = world().await;
-    let given = Answer::read(w.request("GET", "/health").header("X-Request-ID", "build-42").send().await.unwrap()).await;
+    let given =
+        Answer::read(w.request("GET", "/health").header("X-Request-ID", "build-42").send().await.unwrap())
+            .await;
     assert_eq!(given.header("x-request-id"), "build-42");
     let (a, b) = (w.get("/health").await, w.get("/nowhere").await);
     assert!(!a.header("x-request-id").is_empty() && a.header("x-request-id") != b.header("x-request-id"));
-    let bad = Answer::read(w.request("GET", "/health").header("X-Request-ID", "a b\"c").send().await.unwrap()).await;
+    let bad =
+        Answer::read(w.request("GET", "/health").header("X-Request-ID", "a b\"c").send().await.unwrap())
+            .await;
     assert!(!bad.header("x-request-id").contains('"'), "what cannot stand in a log is replaced");
 }
 
@@ -91,7 +106,9 @@ async fn head_limits_answer_431_and_414_or_close() {
     stream.write_all(format!("GET /health HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes()).await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 431"));
     let mut stream = connect(&w.url).await;
-    let mut sent = stream.write_all(format!("GET /health?{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(200_000)).as_bytes()).await;
+    let mut sent = stream
+        .write_all(format!("GET /health?{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(200_000)).as_bytes())
+        .await;
     if sent.is_ok() {
         let mut text = Vec::new();
         sent = stream.read_to_end(&mut text).await.map(|_| ());
@@ -122,7 +139,10 @@ async fn a_stopping_server_lets_requests_finish_and_idle_connections_go() {
     let mut idle = connect(&w.url).await;
     let mut busy = connect(&w.url).await;
     let body = exec("192.0.2.1").to_string();
-    let head = format!("POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     busy.write_all(head.as_bytes()).await.unwrap();
     busy.write_all(&body.as_bytes()[..10]).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -148,7 +168,10 @@ async fn https_when_configured() {
     let ca = std::fs::read(data.join("loopback.pem")).unwrap();
     let client = netpulse_client::Client::builder(&w.url, KEY).ca(ca).build().unwrap();
     assert_eq!(client.health().await.unwrap().status, "ok");
-    assert!(netpulse_client::Client::new(&w.url, KEY).unwrap().health().await.is_err(), "an unknown certificate is refused");
+    assert!(
+        netpulse_client::Client::new(&w.url, KEY).unwrap().health().await.is_err(),
+        "an unknown certificate is refused"
+    );
     // Someone who says nothing holds nobody up.
     let silent = TcpStream::connect(w.url.strip_prefix("https://").unwrap()).await.unwrap();
     assert_eq!(client.health().await.unwrap().status, "ok");
@@ -184,7 +207,8 @@ async fn browsers_from_elsewhere_only_when_configured() {
     let preflight = async |w: &crate::world::World, origin: &str| {
         let request = w.http.request("OPTIONS".parse().unwrap(), format!("{}/jobs", w.url));
         let request = request.header("origin", origin).header("access-control-request-method", "GET");
-        Answer::read(request.header("access-control-request-headers", "x-api-key").send().await.unwrap()).await
+        Answer::read(request.header("access-control-request-headers", "x-api-key").send().await.unwrap())
+            .await
     };
     let closed = world().await;
     assert_eq!(preflight(&closed, "https://noc.example").await.header("access-control-allow-origin"), "");

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use netpulse_config::Config;
-use netpulse_controller::{Controller, Parts, TemplateError, TemplateService, serve};
+use netpulse_controller::{Controller, Parts, serve};
 use netpulse_model::request::{Strategy, TemplateCall};
 use netpulse_model::{ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError};
 use netpulse_plugin::{Driver, DriverSession, Drivers};
+use netpulse_plugin::{Origin, TemplateFailure, Templates};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,8 @@ impl Driver for Fake {
     }
 
     fn device(&self, args: &ConnectionArgs) -> Result<DeviceKey, FieldError> {
-        let host = args.host().ok_or_else(|| FieldError::new(&["connection_args", "host"], "Field required"))?;
+        let host =
+            args.host().ok_or_else(|| FieldError::new(&["connection_args", "host"], "Field required"))?;
         Ok(DeviceKey::new(host, args.port().unwrap_or(22), 22))
     }
 
@@ -46,7 +48,10 @@ impl Driver for Fake {
         }
         match args.0.get("port") {
             Some(Value::Number(n)) if n.as_u64().is_some_and(|n| n > 65535) => {
-                let mut error = FieldError::new(&["connection_args", "port"], "Input should be less than or equal to 65535");
+                let mut error = FieldError::new(
+                    &["connection_args", "port"],
+                    "Input should be less than or equal to 65535",
+                );
                 error.kind = "less_than_equal".into();
                 vec![error]
             }
@@ -65,7 +70,8 @@ impl Driver for Fake {
                 format!("Authentication failed for {:?}.", args.text("password").unwrap_or_default()),
             )),
             _ => {
-                let seen = json!({"prompt": "sw1#", "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"});
+                let seen =
+                    json!({"prompt": "sw1#", "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"});
                 Ok(seen.as_object().cloned().unwrap())
             }
         }
@@ -74,7 +80,7 @@ impl Driver for Fake {
 
 struct Engines;
 
-impl TemplateService for Engines {
+impl Templates for Engines {
     fn renderers(&self) -> Vec<String> {
         vec!["jinja2".into()]
     }
@@ -83,10 +89,13 @@ impl TemplateService for Engines {
         vec!["textfsm".into()]
     }
 
-    fn render(&self, call: &TemplateCall) -> Result<String, TemplateError> {
+    fn render(&self, call: &TemplateCall) -> Result<String, TemplateFailure> {
         let mut text = call.template.clone().unwrap();
         if text.contains("{%") {
-            return Err(TemplateError("line 1: `{%` is never closed".into()));
+            return Err(TemplateFailure {
+                code: "template_syntax",
+                message: "line 1: `{%` is never closed".into(),
+            });
         }
         for (key, value) in call.context.as_ref().and_then(Value::as_object).into_iter().flatten() {
             text = text.replace(&format!("{{{{ {key} }}}}"), value.as_str().unwrap());
@@ -94,7 +103,7 @@ impl TemplateService for Engines {
         Ok(text)
     }
 
-    fn parse(&self, _: &TemplateCall, text: &str) -> Result<Value, TemplateError> {
+    fn parse(&self, _: &TemplateCall, text: &str, _: Option<Origin<'_>>) -> Result<Value, TemplateFailure> {
         let rows = text.lines().filter_map(|line| line.strip_prefix("Version "));
         Ok(rows.map(|v| json!({"V": v})).collect())
     }
@@ -141,7 +150,9 @@ pub async fn world_with(config: Config) -> World {
     let served = {
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
-            serve(listener, controller.router(), &config.server, shutdown, Duration::from_secs(10)).await.unwrap();
+            serve(listener, controller.router(), &config.server, shutdown, Duration::from_secs(10))
+                .await
+                .unwrap();
         })
     };
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();

@@ -397,7 +397,13 @@ impl Core {
 
     /// Puts a job back that its worker gives up for now. A modification that has begun to send
     /// is not taken back (promise 6). One that is to be canceled ends instead.
-    pub(crate) fn retry(&mut self, token: &ClaimToken, delay: Duration, reason: &str, now: Moment) -> Verdict {
+    pub(crate) fn retry(
+        &mut self,
+        token: &ClaimToken,
+        delay: Duration,
+        reason: &str,
+        now: Moment,
+    ) -> Verdict {
         if !self.held(token) {
             return Verdict::Stale;
         }

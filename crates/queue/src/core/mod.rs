@@ -477,7 +477,11 @@ impl Core {
                     (QueueName::Host(_), Some(device)) => device.host.range(..order).count(),
                     _ => self.fifo.range(..order).count(),
                 };
-                Some(Waiting { ahead: ahead as u64, behind: device.and_then(Device::holder), not_before: None })
+                Some(Waiting {
+                    ahead: ahead as u64,
+                    behind: device.and_then(Device::holder),
+                    not_before: None,
+                })
             }
             Phase::Delayed => Some(Waiting { ahead: 0, behind: None, not_before: live.not_before }),
             _ => None,

@@ -381,10 +381,7 @@ impl Shared {
     }
 
     /// Waits for the writer's answer, no longer than the deadline.
-    async fn answer<T>(
-        &self,
-        answer: oneshot::Receiver<Result<T, QueueError>>,
-    ) -> Result<T, QueueError> {
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, QueueError>>) -> Result<T, QueueError> {
         let deadline = self.options.deadline;
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => answer,
@@ -497,8 +494,6 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(io(&path)(source)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io(&path))?;
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io(&path))?;
     Ok(file)
 }

@@ -66,8 +66,12 @@ impl Learnt {
             let prefixed = captures.name("host_prefix").map(|m| m.as_bytes());
             let host = captures.name("host").map(|m| m.as_bytes()).or(prefixed).map(<[u8]>::to_vec);
             let sure = match (&self.host, &host) {
-                (Some(learnt), Some(seen)) if prefixed.is_some() && starts_with_name(seen, learnt) => Sure::Known,
-                (Some(learnt), Some(seen)) if same_host(learnt, seen, platform.rules.prompt.host_cut) => Sure::Known,
+                (Some(learnt), Some(seen)) if prefixed.is_some() && starts_with_name(seen, learnt) => {
+                    Sure::Known
+                }
+                (Some(learnt), Some(seen)) if same_host(learnt, seen, platform.rules.prompt.host_cut) => {
+                    Sure::Known
+                }
                 // A platform whose prompt names no host cannot be told apart from output better.
                 (None, None) if self.literal.is_none() && !self.row.is_empty() => Sure::Known,
                 _ => Sure::Foreign,

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::prompt::{Hit, Learnt, Sure, trimmed};
 use super::terminal::{Echo, Terminal};
+use crate::SessionError;
 use crate::platform::schema::Reply;
 use crate::platform::{Pattern, Platform};
 use crate::transport::Transport;
-use crate::SessionError;
 
 /// How long one write to the carrier may take.
 const SEND_DEADLINE: Duration = Duration::from_secs(20);
@@ -156,7 +156,10 @@ impl Stream {
 
     pub fn lost(&self) -> SessionError {
         let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(ErrorCode::SessionLost, format!("{}: the device closed the session{why}", self.label))
+        SessionError::new(
+            ErrorCode::SessionLost,
+            format!("{}: the device closed the session{why}", self.label),
+        )
     }
 
     fn fenced(&self) -> SessionError {
@@ -352,8 +355,13 @@ impl Stream {
                     return Ok(self.accept(found));
                 }
             }
-            unfinished = (self.term.echo() != Echo::Pending && self.stands_somewhere()).then(|| self.term.row_start());
-            let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
+            unfinished =
+                (self.term.echo() != Echo::Pending && self.stands_somewhere()).then(|| self.term.row_start());
+            let until = if silent && candidate.is_none() {
+                want.deadline
+            } else {
+                want.deadline.min(Instant::now() + hold)
+            };
             let now = Instant::now();
             if now >= want.deadline {
                 return Err(self.timeout(want));
@@ -368,7 +376,10 @@ impl Stream {
             if self.term.text().len() > self.max_output {
                 return Err(SessionError::new(
                     ErrorCode::OutputTooLarge,
-                    format!("{}: the output passed {} bytes and was interrupted", self.label, self.max_output),
+                    format!(
+                        "{}: the output passed {} bytes and was interrupted",
+                        self.label, self.max_output
+                    ),
                 ));
             }
             match fill {

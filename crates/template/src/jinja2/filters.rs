@@ -152,16 +152,18 @@ fn escape_filter(value: Value) -> Value {
 
 /// `int(default=0, base=10)`: the default for what is no number.
 fn int(value: Value, default: Option<Value>, base: Option<u32>, kwargs: Kwargs) -> Result<Value, Error> {
-    let default = default
-        .or(kwargs.get::<Option<Value>>("default")?)
-        .unwrap_or_else(|| Value::from(0));
+    let default = default.or(kwargs.get::<Option<Value>>("default")?).unwrap_or_else(|| Value::from(0));
     let base = base.or(kwargs.get("base")?).unwrap_or(10);
     kwargs.assert_all_used()?;
     if let Some(text) = value.as_str() {
         return Ok(parse_int(text, base)
             .map(Value::from)
             .or_else(|| {
-                text.trim().parse::<f64>().ok().filter(|f| f.is_finite() && f.abs() < 1e38).map(|f| Value::from(f as i128))
+                text.trim()
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|f| f.is_finite() && f.abs() < 1e38)
+                    .map(|f| Value::from(f as i128))
             })
             .unwrap_or(default));
     }
@@ -201,9 +203,7 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
 
 /// `float(default=0.0)`.
 fn float(value: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let default = default
-        .or(kwargs.get::<Option<Value>>("default")?)
-        .unwrap_or_else(|| Value::from(0.0));
+    let default = default.or(kwargs.get::<Option<Value>>("default")?).unwrap_or_else(|| Value::from(0.0));
     kwargs.assert_all_used()?;
     if let Some(text) = value.as_str() {
         return Ok(text.trim().parse::<f64>().map_or(default, Value::from));
@@ -254,11 +254,7 @@ fn indent(
 }
 
 /// `truncate(length=255, killwords=False, end='...', leeway=5)`.
-fn truncate(
-    text: String,
-    arguments: Rest<Value>,
-    kwargs: Kwargs,
-) -> Result<String, Error> {
+fn truncate(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let argument = |at: usize, name: &str| -> Result<Option<Value>, Error> {
         match arguments.get(at) {
             Some(value) => Ok(Some(value.clone())),
@@ -290,12 +286,7 @@ fn truncate(
 }
 
 /// `groupby(attribute, default=None, case_sensitive=False)`: a group is named by its first item.
-fn groupby(
-    value: Value,
-    attribute: Value,
-    default: Option<Value>,
-    kwargs: Kwargs,
-) -> Result<Value, Error> {
+fn groupby(value: Value, attribute: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let default = default.or(kwargs.get("default")?);
     let case_sensitive: bool = kwargs.get::<Option<bool>>("case_sensitive")?.unwrap_or(false);
     kwargs.assert_all_used()?;
@@ -405,11 +396,7 @@ fn percent_format(pattern: String, operand: Value) -> Result<String, Error> {
     format(FormatStyle::Printf, &pattern, &[operand])
 }
 
-fn xmlattr(
-    state: &minijinja::State<'_, '_>,
-    value: Value,
-    autospace: Option<bool>,
-) -> Result<Value, Error> {
+fn xmlattr(state: &minijinja::State<'_, '_>, value: Value, autospace: Option<bool>) -> Result<Value, Error> {
     let mut out = String::new();
     for key in value.try_iter()? {
         let item = value.get_item(&key)?;
@@ -445,11 +432,7 @@ fn xmlattr(
 }
 
 /// Links out of URLs and mail addresses, word by word, as Jinja2's `urlize`.
-fn urlize(
-    text: String,
-    arguments: Rest<Value>,
-    kwargs: Kwargs,
-) -> Result<Value, Error> {
+fn urlize(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let limit: Option<usize> = match arguments.first() {
         Some(v) => Some(usize::try_from(v.clone()).map_err(|_| {
             Error::new(ErrorKind::InvalidOperation, "urlize: trim_url_limit must be a number")
@@ -512,17 +495,15 @@ fn word(text: &str, limit: Option<usize>, extra: &str, schemes: &[String], out: 
     }
     // A closing bracket whose partner is inside stays with the link.
     for (open, close) in [("(", ")"), ("<", ">"), ("&lt;", "&gt;")] {
-        let mut missing =
-            text[head_end..tail_start].matches(open).count() as isize
-                - text[head_end..tail_start].matches(close).count() as isize;
+        let mut missing = text[head_end..tail_start].matches(open).count() as isize
+            - text[head_end..tail_start].matches(close).count() as isize;
         while missing > 0 {
             let Some(at) = text[tail_start..].find(close) else { break };
             tail_start += at + close.len();
             missing -= 1;
         }
     }
-    let (head, middle, tail) =
-        (&text[..head_end], &text[head_end..tail_start], &text[tail_start..]);
+    let (head, middle, tail) = (&text[..head_end], &text[head_end..tail_start], &text[tail_start..]);
     out.push_str(head);
     let shown = |s: &str| match limit {
         Some(limit) if s.chars().count() > limit => {
@@ -541,8 +522,11 @@ fn word(text: &str, limit: Option<usize>, extra: &str, schemes: &[String], out: 
     };
     let mail = |s: &str| {
         s.split_once('@').is_some_and(|(user, host)| {
-            !user.is_empty() && host.contains('.') && !host.contains(['/', ':', '@'])
-                && !host.starts_with('.') && !host.ends_with('.')
+            !user.is_empty()
+                && host.contains('.')
+                && !host.contains(['/', ':', '@'])
+                && !host.starts_with('.')
+                && !host.ends_with('.')
         })
     };
     match scheme_less {

@@ -106,9 +106,8 @@ impl Options {
         if args.is_null() {
             return Ok(Self::default());
         }
-        let options: Self = serde_json::from_value(args.clone()).map_err(|e| {
-            TemplateError::new("jinja2", code::REQUEST, format!("args: {e}"))
-        })?;
+        let options: Self = serde_json::from_value(args.clone())
+            .map_err(|e| TemplateError::new("jinja2", code::REQUEST, format!("args: {e}")))?;
         if !["\n", "\r\n", "\r"].contains(&options.newline_sequence.as_str()) {
             return Err(TemplateError::new(
                 "jinja2",
@@ -123,10 +122,7 @@ impl Options {
         let mut builder = SyntaxConfig::builder();
         builder
             .block_delimiters(self.block_start_string.clone(), self.block_end_string.clone())
-            .variable_delimiters(
-                self.variable_start_string.clone(),
-                self.variable_end_string.clone(),
-            )
+            .variable_delimiters(self.variable_start_string.clone(), self.variable_end_string.clone())
             .comment_delimiters(self.comment_start_string.clone(), self.comment_end_string.clone())
             .trim_blocks(self.trim_blocks)
             .lstrip_blocks(self.lstrip_blocks)
@@ -166,7 +162,11 @@ impl Template {
             return Err(TemplateError::new(
                 "jinja2",
                 code::LIMIT,
-                format!("the template has {} bytes, at most {} are allowed", text.len(), limits.template_bytes),
+                format!(
+                    "the template has {} bytes, at most {} are allowed",
+                    text.len(),
+                    limits.template_bytes
+                ),
             ));
         }
         let mut environment = base().clone();
@@ -176,9 +176,11 @@ impl Template {
                 .map_err(|e| TemplateError::new("jinja2", code::REQUEST, format!("args: {e}")))?,
         );
         let escape = options.autoescape;
-        environment.set_auto_escape_callback(move |_| {
-            if escape { AutoEscape::Html } else { AutoEscape::None }
-        });
+        environment.set_auto_escape_callback(
+            move |_| {
+                if escape { AutoEscape::Html } else { AutoEscape::None }
+            },
+        );
         environment.set_fuel(Some(limits.fuel));
         environment.set_recursion_limit(limits.recursion);
         let text = newlines(text, &options.newline_sequence);
@@ -222,7 +224,11 @@ impl Renderer for Template {
     fn render(&self, context: &serde_json::Value) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME).map_err(|e| convert(&e))?;
         let mut out = Bounded { bytes: Vec::new(), most: self.output_bytes };
-        let root = if context.is_null() { context! {} } else { Value::from(minijinja::value::Serde(context)) };
+        let root = if context.is_null() {
+            context! {}
+        } else {
+            Value::from(minijinja::value::Serde(context))
+        };
         if let Err(error) = template.render_captured_to(root, &mut out) {
             if error.kind() == ErrorKind::WriteFailure {
                 return Err(TemplateError::new(
@@ -233,8 +239,7 @@ impl Renderer for Template {
             }
             return Err(convert(&error));
         }
-        String::from_utf8(out.bytes)
-            .map_err(|e| TemplateError::new("jinja2", code::RENDER, e.to_string()))
+        String::from_utf8(out.bytes).map_err(|e| TemplateError::new("jinja2", code::RENDER, e.to_string()))
     }
 }
 

@@ -13,8 +13,22 @@ const GROWN_BYTES: usize = 32 << 20;
 
 /// Words that are no operands.
 const KEYWORDS: &[&str] = &[
-    "and", "or", "not", "in", "is", "if", "else", "elif", "for", "set", "macro", "call", "do", "with",
-    "filter", "recursive",
+    "and",
+    "or",
+    "not",
+    "in",
+    "is",
+    "if",
+    "else",
+    "elif",
+    "for",
+    "set",
+    "macro",
+    "call",
+    "do",
+    "with",
+    "filter",
+    "recursive",
 ];
 
 /// Rewrites the expressions inside blocks and variables.
@@ -40,11 +54,7 @@ pub fn rewrite<'t>(text: &'t str, options: &Options) -> Cow<'t, str> {
             .min_by_key(|(at, start, ..)| (*at, usize::MAX - start.len()));
         let Some((at, start, end, code)) = next else { break };
         let body_at = at + start.len();
-        let body_len = if code {
-            expression_end(&rest[body_at..], end)
-        } else {
-            rest[body_at..].find(end)
-        };
+        let body_len = if code { expression_end(&rest[body_at..], end) } else { rest[body_at..].find(end) };
         let Some(body_len) = body_len else { break };
         let body = &rest[body_at..body_at + body_len];
         out.push_str(&rest[..body_at]);
@@ -121,9 +131,7 @@ fn rewrite_code(code: &str, bound: Option<usize>, out: &mut String) {
         let len = token(&code[at..]);
         let piece = &code[at..at + len];
         let literal = piece.starts_with(['"', '\'']);
-        if literal
-            && let Some(operand_text) = code[at + len..].trim_start().strip_prefix('%')
-        {
+        if literal && let Some(operand_text) = code[at + len..].trim_start().strip_prefix('%') {
             let operand_text = operand_text.trim_start();
             let length = operand(operand_text);
             if length > 0 {
@@ -138,8 +146,7 @@ fn rewrite_code(code: &str, bound: Option<usize>, out: &mut String) {
         }
         let starts_operand = literal
             || piece.starts_with(['(', '[', '{'])
-            || (piece.starts_with(|c: char| c.is_alphabetic() || c == '_')
-                && !KEYWORDS.contains(&piece));
+            || (piece.starts_with(|c: char| c.is_alphabetic() || c == '_') && !KEYWORDS.contains(&piece));
         if let Some(bound) = bound.filter(|_| starts_operand) {
             let length = operand(&code[at..]);
             let whole = &code[at..at + length];
@@ -252,15 +259,12 @@ pub fn line_statements<'t>(text: &'t str, options: &Options) -> Cow<'t, str> {
             }
             out.push_str(&std::mem::take(&mut pending));
         }
-        let is_comment = comment
-            .is_some_and(|c| body.starts_with(c) && prefix.is_none_or(|p| c.len() > p.len()));
-        let opens_other = [
-            &options.block_start_string,
-            &options.variable_start_string,
-            &options.comment_start_string,
-        ]
-        .iter()
-        .any(|s| prefix.is_some_and(|p| s.len() > p.len()) && body.starts_with(s.as_str()));
+        let is_comment =
+            comment.is_some_and(|c| body.starts_with(c) && prefix.is_none_or(|p| c.len() > p.len()));
+        let opens_other =
+            [&options.block_start_string, &options.variable_start_string, &options.comment_start_string]
+                .iter()
+                .any(|s| prefix.is_some_and(|p| s.len() > p.len()) && body.starts_with(s.as_str()));
         let statement = match prefix.and_then(|p| body.strip_prefix(p)) {
             Some(statement) if !is_comment && !opens_other => statement,
             _ => {

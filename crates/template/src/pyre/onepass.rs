@@ -17,8 +17,17 @@ enum Op {
     /// Every byte up to the end of the line.
     Rest,
     One(Box<Bytes>),
-    Run { set: Box<Bytes>, min: u32, max: u32 },
-    Loop { first: Box<Bytes>, body: Box<[Op]>, min: u32, max: u32 },
+    Run {
+        set: Box<Bytes>,
+        min: u32,
+        max: u32,
+    },
+    Loop {
+        first: Box<Bytes>,
+        body: Box<[Op]>,
+        min: u32,
+        max: u32,
+    },
     Alt(Box<[(Bytes, Box<[Op]>)]>),
     Open(u32),
     Close(u32),
@@ -70,7 +79,9 @@ impl OnePass {
                 break;
             }
         }
-        if !complete && !ops.iter().any(|op| matches!(op, Op::Literal(_) | Op::Run { .. } | Op::One(_) | Op::Alt(_))) {
+        if !complete
+            && !ops.iter().any(|op| matches!(op, Op::Literal(_) | Op::Run { .. } | Op::One(_) | Op::Alt(_)))
+        {
             return None;
         }
         Some(Self { ops: ops.into(), complete })

@@ -22,9 +22,8 @@ fn walk(node: Node, named: &[u32]) -> Node {
     match node {
         Node::Group(number, inner) => {
             let inner = Box::new(walk(*inner, named));
-            let number = number
-                .and_then(|n| named.iter().position(|m| *m == n))
-                .map(|position| position as u32 + 1);
+            let number =
+                number.and_then(|n| named.iter().position(|m| *m == n)).map(|position| position as u32 + 1);
             match (number, *inner) {
                 (None, one @ (Node::Char(..) | Node::Set { .. } | Node::Any(_))) => one,
                 (number, inner) => Node::Group(number, Box::new(inner)),
@@ -60,12 +59,8 @@ fn flat_repeat(node: Node, min: u32) -> Node {
         Node::Seq(items) => items.len(),
         _ => 1,
     };
-    let repeat = |node: Node, min: u32| Node::Repeat {
-        node: Box::new(node),
-        min,
-        max: None,
-        greed: Greed::Greedy,
-    };
+    let repeat =
+        |node: Node, min: u32| Node::Repeat { node: Box::new(node), min, max: None, greed: Greed::Greedy };
     if runs.len() == parts {
         if let [(one, least)] = runs[..] {
             return repeat(one.clone(), min * least);

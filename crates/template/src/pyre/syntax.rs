@@ -378,21 +378,16 @@ impl Reader<'_> {
         if c.is_ascii_digit() && c != '0' {
             let digits: String =
                 self.text[self.pos..].chars().take(3).take_while(char::is_ascii_digit).collect();
-            let octal = digits.len() == 3
-                && digits.bytes().all(|b| b < b'8');
+            let octal = digits.len() == 3 && digits.bytes().all(|b| b < b'8');
             if octal {
                 let value = u32::from_str_radix(&digits, 8).unwrap_or(0);
                 if value > 0o377 {
-                    return Err(self.error(
-                        &format!("octal escape value \\{digits} outside of range 0-0o377"),
-                        at,
-                    ));
+                    return Err(
+                        self.error(&format!("octal escape value \\{digits} outside of range 0-0o377"), at)
+                    );
                 }
                 self.pos += 3;
-                return Ok(Node::Char(
-                    char::from_u32(value).unwrap_or('\0'),
-                    self.flags.ignore_case,
-                ));
+                return Ok(Node::Char(char::from_u32(value).unwrap_or('\0'), self.flags.ignore_case));
             }
             let digits = &digits[..digits.len().min(2)];
             self.pos += digits.len();
@@ -424,11 +419,8 @@ impl Reader<'_> {
         };
         let hex = |reader: &mut Self, width: usize| -> Result<char, String> {
             let start = reader.pos;
-            let digits: String = reader.text[start..]
-                .chars()
-                .take(width)
-                .take_while(char::is_ascii_hexdigit)
-                .collect();
+            let digits: String =
+                reader.text[start..].chars().take(width).take_while(char::is_ascii_hexdigit).collect();
             reader.pos += digits.len();
             if digits.len() < width {
                 let shown = &reader.text[at..reader.pos];
@@ -500,9 +492,7 @@ impl Reader<'_> {
                             }
                             _ => {
                                 let shown = self.text[from..self.pos].to_owned();
-                                return Err(
-                                    self.error(&format!("bad character range {shown}"), from)
-                                );
+                                return Err(self.error(&format!("bad character range {shown}"), from));
                             }
                         }
                     }
@@ -511,12 +501,7 @@ impl Reader<'_> {
                 items.push(low);
             }
         }
-        Ok(Node::Set {
-            negated,
-            items,
-            ignore_case: self.flags.ignore_case,
-            ascii: self.flags.ascii,
-        })
+        Ok(Node::Set { negated, items, ignore_case: self.flags.ignore_case, ascii: self.flags.ascii })
     }
 
     fn set_member(&mut self) -> Result<SetItem, String> {
@@ -542,11 +527,7 @@ impl Reader<'_> {
     }
 
     fn close(&mut self, at: usize) -> Result<(), String> {
-        if self.eat(")") {
-            Ok(())
-        } else {
-            Err(self.error("missing ), unterminated subpattern", at))
-        }
+        if self.eat(")") { Ok(()) } else { Err(self.error("missing ), unterminated subpattern", at)) }
     }
 
     fn inside(&mut self, at: usize) -> Result<Node, String> {
@@ -579,10 +560,7 @@ impl Reader<'_> {
         let start = self.pos;
         let rest = &self.text[start..];
         let Some(end) = rest.find(terminator) else {
-            return Err(self.error(
-                &format!("missing {terminator}, unterminated name"),
-                start,
-            ));
+            return Err(self.error(&format!("missing {terminator}, unterminated name"), start));
         };
         let name = rest[..end].to_owned();
         if name.is_empty() {
@@ -667,11 +645,7 @@ impl Reader<'_> {
         let mut chars = name.chars();
         let good = chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
             && chars.all(|c| c.is_alphanumeric() || c == '_');
-        if good {
-            Ok(())
-        } else {
-            Err(self.error(&format!("bad character in group name '{name}'"), at))
-        }
+        if good { Ok(()) } else { Err(self.error(&format!("bad character in group name '{name}'"), at)) }
     }
 
     fn number_of(&self, name: &str, at: usize) -> Result<u32, String> {
@@ -720,7 +694,9 @@ impl Reader<'_> {
                 'a' if on => flags.ascii = true,
                 'u' if on => flags.ascii = false,
                 'L' => {
-                    return Err(self.error("bad inline flags: cannot use 'L' flag with a str pattern", self.pos));
+                    return Err(
+                        self.error("bad inline flags: cannot use 'L' flag with a str pattern", self.pos)
+                    );
                 }
                 ')' if on => {
                     if self.begun {

@@ -53,9 +53,7 @@ fn failed(message: String) -> TemplateError {
 }
 
 fn without_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
-    text.get(..prefix.len())
-        .filter(|head| head.eq_ignore_ascii_case(prefix))
-        .map(|_| &text[prefix.len()..])
+    text.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix)).map(|_| &text[prefix.len()..])
 }
 
 impl Sources {
@@ -78,20 +76,14 @@ impl Sources {
 
     fn file(&self, path: &str) -> Result<String, TemplateError> {
         if self.dirs.is_empty() {
-            return Err(denied(
-                "file:// templates are not allowed: template.dirs is empty".to_owned(),
-            ));
+            return Err(denied("file:// templates are not allowed: template.dirs is empty".to_owned()));
         }
-        let outside = || {
-            denied(format!("'{path}' does not lie below one of template.dirs, or does not exist"))
-        };
+        let outside =
+            || denied(format!("'{path}' does not lie below one of template.dirs, or does not exist"));
         // The same words for "outside" and "absent", so that the answer maps no file system.
         let real = fs::canonicalize(path).map_err(|_| outside())?;
-        let inside = self
-            .dirs
-            .iter()
-            .filter_map(|dir| fs::canonicalize(dir).ok())
-            .any(|dir| real.starts_with(dir));
+        let inside =
+            self.dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok()).any(|dir| real.starts_with(dir));
         if !inside {
             return Err(outside());
         }

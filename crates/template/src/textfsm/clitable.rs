@@ -39,9 +39,8 @@ impl Index {
     /// # Ok::<(), netpulse_template::TemplateError>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let error = |message: String, line: usize| {
-            TemplateError::new("textfsm", code::SYNTAX, message).at(line)
-        };
+        let error =
+            |message: String, line: usize| TemplateError::new("textfsm", code::SYNTAX, message).at(line);
         let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
         let mut columns: Vec<String> = Vec::new();
         for (_, line) in lines.by_ref() {
@@ -69,8 +68,7 @@ impl Index {
                     patterns.push(None);
                     continue;
                 }
-                let pattern =
-                    if column == "Command" { complete(field) } else { (*field).to_owned() };
+                let pattern = if column == "Command" { complete(field) } else { (*field).to_owned() };
                 patterns.push(Some(Regex::new(&pattern).map_err(|why| {
                     error(format!("the index has a bad {column} '{field}' on line {number}: {why}"), number)
                 })?));
@@ -145,9 +143,7 @@ fn complete(command: &str) -> String {
 ///
 /// # Errors
 /// `template_parse` when a key is not a column of the first table.
-pub fn merge<'t>(
-    tables: Vec<(Table<'t>, Vec<&str>)>,
-) -> Result<Option<Table<'t>>, TemplateError> {
+pub fn merge<'t>(tables: Vec<(Table<'t>, Vec<&str>)>) -> Result<Option<Table<'t>>, TemplateError> {
     let mut tables = tables.into_iter();
     let Some((mut table, mut keys)) = tables.next() else { return Ok(None) };
     for (other, other_keys) in tables {
@@ -159,11 +155,7 @@ pub fn merge<'t>(
     Ok(Some(table))
 }
 
-fn extend<'t>(
-    table: &Table<'t>,
-    other: &Table<'t>,
-    keys: &[&str],
-) -> Result<Table<'t>, TemplateError> {
+fn extend<'t>(table: &Table<'t>, other: &Table<'t>, keys: &[&str]) -> Result<Table<'t>, TemplateError> {
     let column = |table: &Table<'_>, name: &str| table.header.iter().position(|h| **h == *name);
     let mut pairs = Vec::with_capacity(keys.len());
     for key in keys {
@@ -193,12 +185,8 @@ fn extend<'t>(
     if added.is_empty() {
         return Ok(table.clone());
     }
-    let header: Arc<[Arc<str>]> = table
-        .header
-        .iter()
-        .chain(added.iter().map(|i| &other.header[*i]))
-        .map(Arc::clone)
-        .collect();
+    let header: Arc<[Arc<str>]> =
+        table.header.iter().chain(added.iter().map(|i| &other.header[*i])).map(Arc::clone).collect();
     let mut cells = Vec::with_capacity(table.len() * header.len());
     let mut by_number = other.rows();
     for row in table.rows() {
@@ -208,9 +196,7 @@ fn extend<'t>(
             other.rows().find(|theirs| pairs.iter().all(|(a, b)| row[*a] == theirs[*b]))
         };
         cells.extend_from_slice(row);
-        cells.extend(
-            added.iter().map(|i| twin.map_or(Cell::Text(""), |theirs| theirs[*i].clone())),
-        );
+        cells.extend(added.iter().map(|i| twin.map_or(Cell::Text(""), |theirs| theirs[*i].clone())));
     }
     Ok(Table { header, cells })
 }

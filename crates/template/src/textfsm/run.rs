@@ -51,11 +51,7 @@ impl Template {
         })
     }
 
-    fn parse_with<'t>(
-        &self,
-        text: &'t str,
-        scratch: &mut Scratch,
-    ) -> Result<Table<'t>, TemplateError> {
+    fn parse_with<'t>(&self, text: &'t str, scratch: &mut Scratch) -> Result<Table<'t>, TemplateError> {
         let limits = &self.limits;
         if text.len() > limits.input_bytes {
             return Err(limit(format!(
@@ -274,17 +270,13 @@ fn clear_value(options: &[Opt], state: &mut State<'_>) {
 }
 
 /// The nested named groups of a List value, when its own pattern has any.
-fn nested<'t>(
-    template: &Template,
-    index: usize,
-    text: &'t str,
-) -> Result<Option<Item<'t>>, TemplateError> {
+fn nested<'t>(template: &Template, index: usize, text: &'t str) -> Result<Option<Item<'t>>, TemplateError> {
     let value = &template.values[index];
     let Some(regex) = &value.nested else { return Ok(None) };
     let mut scratch = Scratch::default();
-    let hit = regex.matches(text, text.is_ascii(), &mut scratch).map_err(|why| {
-        limit(format!("the pattern of Value '{}' gave up: {why}", value.name))
-    })?;
+    let hit = regex
+        .matches(text, text.is_ascii(), &mut scratch)
+        .map_err(|why| limit(format!("the pattern of Value '{}' gave up: {why}", value.name)))?;
     Ok(hit.then(|| {
         Item::Map(
             regex

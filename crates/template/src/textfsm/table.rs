@@ -66,34 +66,27 @@ impl<'t> Table<'t> {
         self.maps(&self.header, |item| match item {
             Item::Null => serde_json::Value::Null,
             Item::Text(text) => (*text).into(),
-            Item::Map(pairs) => serde_json::Value::Object(
-                pairs.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect(),
-            ),
+            Item::Map(pairs) => {
+                serde_json::Value::Object(pairs.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect())
+            }
         })
     }
 
     /// A list of maps as Netmiko hands it out after CliTable: keys in lower case, and every item
     /// of a list as text, so that null is `None`.
     pub fn to_ntc_value(&self) -> serde_json::Value {
-        let header: Vec<Arc<str>> =
-            self.header.iter().map(|name| name.to_lowercase().into()).collect();
+        let header: Vec<Arc<str>> = self.header.iter().map(|name| name.to_lowercase().into()).collect();
         self.maps(&header, |item| item.to_python().into())
     }
 
-    fn maps(
-        &self,
-        header: &[Arc<str>],
-        item: impl Fn(&Item<'_>) -> serde_json::Value,
-    ) -> serde_json::Value {
+    fn maps(&self, header: &[Arc<str>], item: impl Fn(&Item<'_>) -> serde_json::Value) -> serde_json::Value {
         self.rows()
             .map(|row| {
                 let mut map = serde_json::Map::with_capacity(header.len());
                 for (name, cell) in header.iter().zip(row) {
                     let value = match cell {
                         Cell::Text(text) => (*text).into(),
-                        Cell::List(items) => {
-                            serde_json::Value::Array(items.iter().map(&item).collect())
-                        }
+                        Cell::List(items) => serde_json::Value::Array(items.iter().map(&item).collect()),
                     };
                     map.insert(name.to_string(), value);
                 }

@@ -131,10 +131,7 @@ impl Template {
                 ),
             ));
         }
-        let mut lines = text
-            .lines()
-            .enumerate()
-            .map(|(i, line)| (i + 1, line.trim_end_matches(py_space)));
+        let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_end_matches(py_space)));
         let (values, patterns) = read_values(&mut lines)?;
         let mut states: Vec<(String, Vec<Rule>)> = Vec::new();
         while let Some((name, rules)) = read_state(&mut lines, &states, &values, &patterns)? {
@@ -225,14 +222,11 @@ fn read_values<'t>(
             return Err(if values.is_empty() {
                 error("No Value definitions found.", number)
             } else {
-                error(
-                    format!("Expected blank line after last Value entry. Line: {number}."),
-                    number,
-                )
+                error(format!("Expected blank line after last Value entry. Line: {number}."), number)
             });
         }
-        let (value, pattern) = read_value(line)
-            .map_err(|message| error(format!("{message} Line {number}."), number))?;
+        let (value, pattern) =
+            read_value(line).map_err(|message| error(format!("{message} Line {number}."), number))?;
         if patterns.contains_key(&value.name) {
             return Err(error(
                 format!("Duplicate declarations for Value '{}'. Line: {number}.", value.name),
@@ -295,9 +289,7 @@ fn read_state<'t>(
     values: &[Value],
     patterns: &Patterns,
 ) -> Result<Option<(String, Vec<Rule>)>, TemplateError> {
-    let Some((number, name)) =
-        lines.by_ref().find(|(_, line)| !line.is_empty() && !is_comment(line))
-    else {
+    let Some((number, name)) = lines.by_ref().find(|(_, line)| !line.is_empty() && !is_comment(line)) else {
         return Ok(None);
     };
     if !is_word(name)
@@ -344,12 +336,7 @@ fn read_rule(
         pattern.to_owned()
     } else {
         substitute(pattern, patterns).ok_or_else(|| {
-            error(
-                format!(
-                    "Duplicate or invalid variable substitution: '{pattern}'. Line: {number}."
-                ),
-                number,
-            )
+            error(format!("Duplicate or invalid variable substitution: '{pattern}'. Line: {number}."), number)
         })?
     };
     let regex = Regex::new(&expanded).map_err(|why| {
@@ -373,9 +360,8 @@ fn read_rule(
         new_state: String::new(),
     };
     if let Some(action) = action {
-        let (line_op, record_op, new_state) = read_action(action).ok_or_else(|| {
-            error(format!("Badly formatted rule '{line}'. Line: {number}."), number)
-        })?;
+        let (line_op, record_op, new_state) = read_action(action)
+            .ok_or_else(|| error(format!("Badly formatted rule '{line}'. Line: {number}."), number))?;
         if line_op == LineOp::Continue && !new_state.is_empty() {
             return Err(error(
                 format!("Action 'Continue' with new state {new_state} specified. Line: {number}."),
@@ -411,10 +397,7 @@ fn substitute(pattern: &str, patterns: &Patterns) -> Option<String> {
             Some(body) => (true, body),
             None => (false, rest),
         };
-        let end = body
-            .bytes()
-            .position(|b| !(b.is_ascii_alphanumeric() || b == b'_'))
-            .unwrap_or(body.len());
+        let end = body.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_')).unwrap_or(body.len());
         let name = &body[..end];
         if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
             return None;
@@ -457,9 +440,8 @@ fn read_action(action: &str) -> Option<(LineOp, RecordOp, &str)> {
     if trimmed.len() == action.len() {
         return None;
     }
-    let state = |text: &str| {
-        is_word(text) || (text.len() >= 2 && text.starts_with('"') && text.ends_with('"'))
-    };
+    let state =
+        |text: &str| is_word(text) || (text.len() >= 2 && text.starts_with('"') && text.ends_with('"'));
     let (word, rest) = match trimmed.find(py_space) {
         Some(at) => (&trimmed[..at], trimmed[at..].trim_matches(py_space)),
         None => (trimmed, ""),

@@ -29,7 +29,9 @@ impl TtpError {
     pub(crate) fn python(what: impl fmt::Display) -> Self {
         Self::new(
             "python",
-            format!("{what} is Python code, which is not run here: express it with TTP functions or parse it in the caller"),
+            format!(
+                "{what} is Python code, which is not run here: express it with TTP functions or parse it in the caller"
+            ),
         )
     }
 

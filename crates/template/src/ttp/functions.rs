@@ -50,15 +50,19 @@ impl Context<'_> {
 
     fn bounded(&self, s: String, name: &str) -> Result<String, TtpError> {
         if s.len() > self.max_value {
-            return Err(TtpError::limit(format_args!("{name} made a value of {} bytes, more than allowed", s.len())));
+            return Err(TtpError::limit(format_args!(
+                "{name} made a value of {} bytes, more than allowed",
+                s.len()
+            )));
         }
         Ok(s)
     }
 }
 
 fn need<'c>(call: &'c Call, index: usize, name: &str) -> Result<&'c Value, TtpError> {
-    call.arg(index, name)
-        .ok_or_else(|| TtpError::new("argument", format!("the function {} needs its argument '{name}'", call.name)))
+    call.arg(index, name).ok_or_else(|| {
+        TtpError::new("argument", format!("the function {} needs its argument '{name}'", call.name))
+    })
 }
 
 fn need_text(call: &Call, index: usize, name: &str) -> Result<String, TtpError> {
@@ -67,9 +71,9 @@ fn need_text(call: &Call, index: usize, name: &str) -> Result<String, TtpError> 
 
 fn need_int(call: &Call, index: usize, name: &str) -> Result<i64, TtpError> {
     let v = need(call, index, name)?;
-    v.as_i64()
-        .or_else(|| py_str(v).trim().parse().ok())
-        .ok_or_else(|| TtpError::new("argument", format!("the function {} needs a number as '{name}'", call.name)))
+    v.as_i64().or_else(|| py_str(v).trim().parse().ok()).ok_or_else(|| {
+        TtpError::new("argument", format!("the function {} needs a number as '{name}'", call.name))
+    })
 }
 
 fn test(data: Value, ok: bool) -> (Value, Flag) {
@@ -312,7 +316,9 @@ fn replace_all(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<Value,
                 for (by, olds) in m {
                     match olds {
                         Value::Array(a) => {
-                            pairs.extend(a.iter().filter_map(Value::as_str).map(|o| (o.to_owned(), by.clone())));
+                            pairs.extend(
+                                a.iter().filter_map(Value::as_str).map(|o| (o.to_owned(), by.clone())),
+                            );
                         }
                         Value::String(o) => pairs.push((o.clone(), by.clone())),
                         _ => {}
@@ -383,8 +389,11 @@ fn uptime(data: Value, format: &str, ctx: &mut Context<'_>) -> Result<Value, Ttp
     if groups.first().and_then(Option::as_ref).is_none_or(|w| w.trim().is_empty()) {
         return Ok(data);
     }
-    let found: Vec<(&str, u64, &String)> =
-        UNITS.iter().zip(groups.iter().skip(1)).filter_map(|((n, m), v)| v.as_ref().map(|v| (*n, *m, v))).collect();
+    let found: Vec<(&str, u64, &String)> = UNITS
+        .iter()
+        .zip(groups.iter().skip(1))
+        .filter_map(|((n, m), v)| v.as_ref().map(|v| (*n, *m, v)))
+        .collect();
     if !found.iter().all(|(_, _, v)| is_digit(v)) {
         return Ok(data);
     }
@@ -396,7 +405,9 @@ fn uptime(data: Value, format: &str, ctx: &mut Context<'_>) -> Result<Value, Ttp
             }
             Value::from(sum)
         }
-        "dict" => Value::Object(found.into_iter().map(|(n, _, v)| (n.to_owned(), Value::from(v.clone()))).collect()),
+        "dict" => {
+            Value::Object(found.into_iter().map(|(n, _, v)| (n.to_owned(), Value::from(v.clone()))).collect())
+        }
         _ => data,
     })
 }
@@ -438,7 +449,8 @@ pub(crate) fn to_int(text: &str) -> Option<Value> {
 /// Python's float(text).
 pub(crate) fn to_float(text: &str) -> Option<Value> {
     let t = text.trim();
-    if t.is_empty() || !t.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) {
+    if t.is_empty() || !t.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'))
+    {
         return None;
     }
     t.parse::<f64>().ok().filter(|f| f.is_finite()).map(Value::from)
@@ -476,7 +488,10 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
         }
         "count" => {
             for (index, key) in [(0, "var"), (1, "globvar")] {
-                let Some(name) = call.arg(index, key).filter(|v| super::literal::truthy(v)).map(py_str) else { continue };
+                let Some(name) = call.arg(index, key).filter(|v| super::literal::truthy(v)).map(py_str)
+                else {
+                    continue;
+                };
                 let scope: &mut Map<String, Value> = if key == "var" { &mut ctx.vars } else { ctx.globals };
                 let n = scope.get(&name).and_then(Value::as_i64).unwrap_or(0);
                 scope.insert(name, Value::from(n + 1));
@@ -487,13 +502,21 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
         "void" => (data, Flag::Reject),
         "raise" => {
             let message = call.text(0, "message").unwrap_or("").to_owned();
-            return Err(TtpError::new("data", format!("the template raised an error on '{}': {message}", text(&data))));
+            return Err(TtpError::new(
+                "data",
+                format!("the template raised an error on '{}': {message}", text(&data)),
+            ));
         }
         "to_str" => (Value::String(text(&data)), Flag::None),
         "to_list" => (Value::Array(vec![data]), Flag::None),
         "to_int" => match &data {
             Value::String(s) => (to_int(s).unwrap_or(data), Flag::None),
-            Value::Number(n) => (n.as_f64().filter(|_| !n.is_i64() && !n.is_u64()).map_or(data.clone(), |f| Value::from(f as i64)), Flag::None),
+            Value::Number(n) => (
+                n.as_f64()
+                    .filter(|_| !n.is_i64() && !n.is_u64())
+                    .map_or(data.clone(), |f| Value::from(f as i64)),
+                Flag::None,
+            ),
             Value::Bool(b) => (Value::from(i64::from(*b)), Flag::None),
             _ => (data, Flag::None),
         },
@@ -533,7 +556,11 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
                 let (x, y) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
                 x.len().cmp(&y.len()).then_with(|| x.cmp(y))
             });
-            let want = if call.name == "greaterthan" { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less };
+            let want = if call.name == "greaterthan" {
+                std::cmp::Ordering::Greater
+            } else {
+                std::cmp::Ordering::Less
+            };
             test(data, order == Some(want))
         }
         "sformat" => {
@@ -555,7 +582,8 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
             let front = call.name == "prepend";
             match data {
                 Value::String(s) => {
-                    let joined = if front { format!("{}{s}", text(&by)) } else { format!("{s}{}", text(&by)) };
+                    let joined =
+                        if front { format!("{}{s}", text(&by)) } else { format!("{s}{}", text(&by)) };
                     (Value::String(ctx.bounded(joined, &call.name)?), Flag::None)
                 }
                 Value::Array(mut a) => {
@@ -581,9 +609,14 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
             let n = need_int(call, 0, "truncate")?.max(0) as usize;
             let s = text(&data);
             let words: Vec<&str> = s.split(' ').collect();
-            if words.len() >= n { (Value::String(words[..n].join(" ")), Flag::None) } else { (data, Flag::None) }
+            if words.len() >= n {
+                (Value::String(words[..n].join(" ")), Flag::None)
+            } else {
+                (data, Flag::None)
+            }
         }
-        "startswith_re" | "endswith_re" | "contains_re" | "notstartswith_re" | "notendswith_re" | "exclude_re" => {
+        "startswith_re" | "endswith_re" | "contains_re" | "notstartswith_re" | "notendswith_re"
+        | "exclude_re" => {
             let p = need_text(call, 0, "pattern")?;
             let p = if call.name.contains("startswith") {
                 format!("^{p}")
@@ -607,7 +640,9 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
                 })
             };
             match &data {
-                Value::Array(a) => (pick(a.len()).and_then(|i| a.get(i).cloned()).unwrap_or(Value::Null), Flag::None),
+                Value::Array(a) => {
+                    (pick(a.len()).and_then(|i| a.get(i).cloned()).unwrap_or(Value::Null), Flag::None)
+                }
                 Value::String(s) => {
                     let c: Vec<char> = s.chars().collect();
                     (pick(c.len()).map_or(Value::Null, |i| Value::String(c[i].to_string())), Flag::None)
@@ -628,13 +663,20 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
         }
         "mac_eui" => (mac_eui(data), Flag::None),
         "to_cidr" => {
-            let bits: Option<u32> = text(&data).split('.').map(|p| p.trim().parse::<u64>().ok().map(u64::count_ones)).sum();
+            let bits: Option<u32> =
+                text(&data).split('.').map(|p| p.trim().parse::<u64>().ok().map(u64::count_ones)).sum();
             (bits.map_or(data, Value::from), Flag::None)
         }
         "to_ip" | "to_net" => {
             let s = text(&data);
-            let made = if call.name == "to_ip" { ip::to_ip(&s, version(call)) } else { ip::to_net(&s, version(call)) };
-            let made = made.ok_or_else(|| TtpError::new("data", format!("{}: '{s}' is not an address of that kind", call.name)))?;
+            let made = if call.name == "to_ip" {
+                ip::to_ip(&s, version(call))
+            } else {
+                ip::to_net(&s, version(call))
+            };
+            let made = made.ok_or_else(|| {
+                TtpError::new("data", format!("{}: '{s}' is not an address of that kind", call.name))
+            })?;
             ctx.marked = true;
             (ip_object(made), Flag::None)
         }
@@ -651,8 +693,9 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
         }
         "cidr_match" => {
             let prefix = text(&text_var(ctx, need(call, 0, "prefix")?));
-            let net = ip::to_net(&prefix, None)
-                .ok_or_else(|| TtpError::new("argument", format!("cidr_match: '{prefix}' is not a network")))?;
+            let net = ip::to_net(&prefix, None).ok_or_else(|| {
+                TtpError::new("argument", format!("cidr_match: '{prefix}' is not a network"))
+            })?;
             match as_ip(&data).map(str::to_owned).or_else(|| ip::to_ip(&text(&data), None)) {
                 Some(ip) => test(data, ip::overlap(&ip, &net)),
                 None => (data, Flag::None),
@@ -671,7 +714,10 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
         "rlookup" => {
             let source = lookup_source(Some(&need_text(call, 0, "name")?), None, None, ctx, None).cloned();
             let s = text(&data);
-            let found = source.as_ref().and_then(Value::as_object).and_then(|m| m.iter().find(|(k, _)| s.contains(k.as_str())));
+            let found = source
+                .as_ref()
+                .and_then(Value::as_object)
+                .and_then(|m| m.iter().find(|(k, _)| s.contains(k.as_str())));
             let found = found.map(|(_, v)| v.clone()).filter(|v| !v.is_null());
             added(data, found, call.arg(1, "add_field"))
         }
@@ -759,7 +805,11 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
             let mut out = String::new();
             let mut inside = false;
             for c in s.chars() {
-                if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+                if inside {
+                    out.extend(c.to_lowercase())
+                } else {
+                    out.extend(c.to_uppercase())
+                }
                 inside = c.is_alphabetic();
             }
             Value::from(out)
@@ -771,7 +821,13 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
         }
         "swapcase" => Value::from(
             s.chars()
-                .flat_map(|c| if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() })
+                .flat_map(|c| {
+                    if c.is_uppercase() {
+                        c.to_lowercase().collect::<Vec<_>>()
+                    } else {
+                        c.to_uppercase().collect()
+                    }
+                })
                 .collect::<String>(),
         ),
         "strip" | "lstrip" | "rstrip" => {
@@ -790,7 +846,9 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
                     return Err(TtpError::new("argument", "split needs a separator that is not empty"));
                 }
                 (Some(sep), None) => s.split(&sep).map(str::to_owned).collect(),
-                (Some(sep), Some(n)) if call.name == "split" => s.splitn(n + 1, &sep).map(str::to_owned).collect(),
+                (Some(sep), Some(n)) if call.name == "split" => {
+                    s.splitn(n + 1, &sep).map(str::to_owned).collect()
+                }
                 (Some(sep), Some(n)) => {
                     let mut v: Vec<String> = s.rsplitn(n + 1, &sep).map(str::to_owned).collect();
                     v.reverse();
@@ -840,11 +898,13 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
                 Some(v) => vec![py_str(v)],
                 None => return Err(TtpError::new("argument", format!("{} needs a text", call.name))),
             };
-            let ok = options.iter().any(|o| if call.name == "startswith" { s.starts_with(o) } else { s.ends_with(o) });
+            let ok = options
+                .iter()
+                .any(|o| if call.name == "startswith" { s.starts_with(o) } else { s.ends_with(o) });
             return Ok(test(data, ok));
         }
-        "isalpha" | "isalnum" | "isnumeric" | "isdecimal" | "isspace" | "isupper" | "islower" | "isascii" | "istitle"
-        | "isidentifier" => {
+        "isalpha" | "isalnum" | "isnumeric" | "isdecimal" | "isspace" | "isupper" | "islower" | "isascii"
+        | "istitle" | "isidentifier" => {
             let cased = s.chars().any(|c| c.is_lowercase() || c.is_uppercase());
             let ok = match call.name.as_str() {
                 "isalpha" => !s.is_empty() && s.chars().all(char::is_alphabetic),
@@ -854,11 +914,17 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
                 "isupper" => cased && !s.chars().any(char::is_lowercase),
                 "islower" => cased && !s.chars().any(char::is_uppercase),
                 "isascii" => s.is_ascii(),
-                "istitle" => cased && s.split(|c: char| !c.is_alphabetic()).all(|w| {
-                    let mut it = w.chars();
-                    it.next().is_none_or(char::is_uppercase) && !it.any(char::is_uppercase)
-                }),
-                _ => s.chars().all(|c| c.is_alphanumeric() || c == '_') && !s.starts_with(|c: char| c.is_numeric()),
+                "istitle" => {
+                    cased
+                        && s.split(|c: char| !c.is_alphabetic()).all(|w| {
+                            let mut it = w.chars();
+                            it.next().is_none_or(char::is_uppercase) && !it.any(char::is_uppercase)
+                        })
+                }
+                _ => {
+                    s.chars().all(|c| c.is_alphanumeric() || c == '_')
+                        && !s.starts_with(|c: char| c.is_numeric())
+                }
             };
             return Ok(test(data, ok));
         }
@@ -889,10 +955,16 @@ fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Fl
                 at => Value::from(at.unwrap_or(-1)),
             }
         }
-        "expandtabs" => Value::from(s.replace('\t', &" ".repeat(need_int(call, 0, "tabsize").unwrap_or(8).clamp(0, 64) as usize))),
-        "format" => match format_text(s, &call.args.iter().collect::<Vec<_>>(), &|k| call.kwargs.get(k).cloned())? {
+        "expandtabs" => Value::from(
+            s.replace('\t', &" ".repeat(need_int(call, 0, "tabsize").unwrap_or(8).clamp(0, 64) as usize)),
+        ),
+        "format" => match format_text(s, &call.args.iter().collect::<Vec<_>>(), &|k| {
+            call.kwargs.get(k).cloned()
+        })? {
             Some(v) => Value::from(v),
-            None => return Err(TtpError::new("argument", format!("format: '{s}' names a field there is not"))),
+            None => {
+                return Err(TtpError::new("argument", format!("format: '{s}' names a field there is not")));
+            }
         },
         _ => {
             tracing::debug!(function = %call.name, "an unknown match function does nothing");

@@ -9,8 +9,25 @@ use super::literal::Call;
 use super::value::{ip_object, py_eq, py_str};
 
 const KNOWN: &[&str] = &[
-    "contains", "contains_val", "containsall", "del", "equal", "exclude", "exclude_val", "excludeall", "expand",
-    "itemize", "items2dict", "lookup", "record", "set", "sformat", "str_to_unicode", "to_int", "to_ip", "void",
+    "contains",
+    "contains_val",
+    "containsall",
+    "del",
+    "equal",
+    "exclude",
+    "exclude_val",
+    "excludeall",
+    "expand",
+    "itemize",
+    "items2dict",
+    "lookup",
+    "record",
+    "set",
+    "sformat",
+    "str_to_unicode",
+    "to_int",
+    "to_ip",
+    "void",
 ];
 
 /// Refuses what is not a group function, while the template is read.
@@ -19,7 +36,10 @@ pub(crate) fn check(call: &Call) -> Result<(), TtpError> {
         "macro" => Err(TtpError::python("<group macro=...>")),
         "validate" | "cerberus" => Err(TtpError::new(
             "unsupported",
-            format!("the group function {} needs the Python library Cerberus: use contains, equal or exclude_val", call.name),
+            format!(
+                "the group function {} needs the Python library Cerberus: use contains, equal or exclude_val",
+                call.name
+            ),
         )),
         name if KNOWN.contains(&name) => Ok(()),
         other => Err(TtpError::new("function", format!("unknown group attribute or function '{other}'"))),
@@ -60,7 +80,9 @@ pub(crate) fn apply(
     let names: Vec<String> = call.args.iter().map(py_str).collect();
     let is_default = |k: &String| defaults.is_some_and(|d| d.contains_key(k));
     let same_default = |k: &String, v: &Value| defaults.and_then(|d| d.get(k)).is_some_and(|d| py_eq(d, v));
-    let var = |ctx: &Context<'_>, v: &Value| v.as_str().and_then(|s| ctx.vars.get(s)).cloned().unwrap_or_else(|| v.clone());
+    let var = |ctx: &Context<'_>, v: &Value| {
+        v.as_str().and_then(|s| ctx.vars.get(s)).cloned().unwrap_or_else(|| v.clone())
+    };
     let need = |i: usize, key: &str| {
         call.arg(i, key).ok_or_else(|| {
             TtpError::new("argument", format!("the group function {} needs its argument '{key}'", call.name))
@@ -151,7 +173,8 @@ pub(crate) fn apply(
         "lookup" => {
             let key = name(call, 0, "key")?;
             let text = |i, k| call.arg(i, k).filter(|v| super::literal::truthy(v)).and_then(Value::as_str);
-            let source = lookup_source(text(1, "name"), text(2, "template"), text(3, "group"), ctx, Some(main));
+            let source =
+                lookup_source(text(1, "name"), text(2, "template"), text(3, "group"), ctx, Some(main));
             let found = match (source, data.get(&key)) {
                 (Some(Value::Object(m)), Some(v)) => v.as_str().and_then(|s| m.get(s)).cloned(),
                 _ => None,
@@ -186,7 +209,8 @@ pub(crate) fn apply(
         "sformat" => {
             let template = name(call, 0, "string")?;
             let field = name(call, 1, "add_field")?;
-            let get = |k: &str| data.get(k).or_else(|| ctx.vars.get(k)).or_else(|| ctx.globals.get(k)).cloned();
+            let get =
+                |k: &str| data.get(k).or_else(|| ctx.vars.get(k)).or_else(|| ctx.globals.get(k)).cloned();
             if let Some(made) = format_text(&template, &[], &get)? {
                 data.insert(field, Value::from(made));
             }

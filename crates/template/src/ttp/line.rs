@@ -73,7 +73,9 @@ pub(crate) fn builtin(name: &str) -> Option<&'static str> {
         "PREFIXV6" => r"(?:[a-fA-F0-9]{1,4}:|:){1,7}(?:[a-fA-F0-9]{1,4}|:?)/[0-9]{1,3}",
         "_line_" => r".+",
         "WORD" => r"\S+",
-        "MAC" => r"(?:[0-9a-fA-F]{2}(:|\.|\-)){5}([0-9a-fA-F]{2})|(?:[0-9a-fA-F]{4}(:|\.|\-)){2}([0-9a-fA-F]{4})",
+        "MAC" => {
+            r"(?:[0-9a-fA-F]{2}(:|\.|\-)){5}([0-9a-fA-F]{2})|(?:[0-9a-fA-F]{4}(:|\.|\-)){2}([0-9a-fA-F]{4})"
+        }
         _ => return None,
     })
 }
@@ -141,10 +143,16 @@ fn safe_name(name: &str) -> String {
 /// Functions that only exist as Python or need the network.
 fn refuse(call: &Call) -> Result<(), TtpError> {
     match call.name.as_str() {
-        "macro" => Err(TtpError::python(format_args!("the match function macro({})", call.text(0, "macro_name").unwrap_or("")))),
+        "macro" => Err(TtpError::python(format_args!(
+            "the match function macro({})",
+            call.text(0, "macro_name").unwrap_or("")
+        ))),
         "dns" | "rdns" | "geoip_lookup" => Err(TtpError::new(
             "io",
-            format!("the match function {} needs the network or a database file, which parsing never uses", call.name),
+            format!(
+                "the match function {} needs the network or a database file, which parsing never uses",
+                call.name
+            ),
         )),
         _ => Ok(()),
     }
@@ -181,8 +189,19 @@ impl Draft {
         let named = d.safe.clone();
         if matches!(
             named.as_str(),
-            "ignore" | "_start_" | "_end_" | "_line_" | "_exact_" | "_exact_space_" | "_headers_" | "columns"
-                | "chain" | "set" | "default" | "joinmatches" | "re"
+            "ignore"
+                | "_start_"
+                | "_end_"
+                | "_line_"
+                | "_exact_"
+                | "_exact_space_"
+                | "_headers_"
+                | "columns"
+                | "chain"
+                | "set"
+                | "default"
+                | "joinmatches"
+                | "re"
         ) {
             let call = Call { name: named, ..head };
             d.apply(&call, line, scope, 0)?;
@@ -197,11 +216,20 @@ impl Draft {
         matches!(self.variable.name.as_str(), "_end_" | "_line_" | "ignore" | "_start_")
     }
 
-    fn apply(&mut self, call: &Call, line: &str, scope: &mut Scope<'_>, depth: usize) -> Result<(), TtpError> {
+    fn apply(
+        &mut self,
+        call: &Call,
+        line: &str,
+        scope: &mut Scope<'_>,
+        depth: usize,
+    ) -> Result<(), TtpError> {
         refuse(call)?;
         let first = || {
             call.args.first().ok_or_else(|| {
-                TtpError::new("argument", format!("{} of '{}' needs an argument", call.name, self.variable.name))
+                TtpError::new(
+                    "argument",
+                    format!("{} of '{}' needs an argument", call.name, self.variable.name),
+                )
             })
         };
         match call.name.as_str() {
@@ -219,7 +247,10 @@ impl Draft {
             "_headers_" => self.action = Action::Start,
             "chain" => {
                 if depth > 16 {
-                    return Err(TtpError::limit(format_args!("chain of '{}' refers to itself", self.variable.name)));
+                    return Err(TtpError::limit(format_args!(
+                        "chain of '{}' refers to itself",
+                        self.variable.name
+                    )));
                 }
                 let name = text_of(first()?);
                 let Some(value) = scope.vars.get(&name).cloned() else {
@@ -262,8 +293,8 @@ impl Draft {
                 self.action = Action::Join;
             }
             "re" => self.pattern(call, scope),
-            "contains_re" | "startswith_re" | "endswith_re" | "notstartswith_re" | "notendswith_re" | "exclude_re"
-            | "exclude" | "contains" | "equal" | "notequal" | "sformat" => {
+            "contains_re" | "startswith_re" | "endswith_re" | "notstartswith_re" | "notendswith_re"
+            | "exclude_re" | "exclude" | "contains" | "equal" | "notequal" | "sformat" => {
                 let mut call = call.clone();
                 for arg in &mut call.args {
                     if let Value::String(s) = arg
@@ -368,7 +399,8 @@ fn headers(line: &str, mark: &str, draft: &Draft, names: &mut Vec<String>) -> Re
             columns = n.max(1).min(count as i64);
         }
     }
-    let indent: usize = text.chars().take_while(|c| c.is_whitespace()).map(|c| if c == '\t' { 4 } else { 1 }).sum();
+    let indent: usize =
+        text.chars().take_while(|c| c.is_whitespace()).map(|c| if c == '\t' { 4 } else { 1 }).sum();
     if let Some(first) = columns_text.first_mut() {
         first.insert_str(0, &" ".repeat(indent));
     }
@@ -475,14 +507,21 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
                 groups.clear();
                 for (i, h) in header_names.iter().enumerate() {
                     if header_names.iter().take(i).any(|o| o == h) {
-                        return Err(TtpError::new("syntax", format!("the header '{h}' stands twice on the line")));
+                        return Err(TtpError::new(
+                            "syntax",
+                            format!("the header '{h}' stands twice on the line"),
+                        ));
                     }
-                    let call = |name: &str, args: Vec<Value>| Call { name: name.into(), args, kwargs: Map::new() };
+                    let call =
+                        |name: &str, args: Vec<Value>| Call { name: name.into(), args, kwargs: Map::new() };
                     let variable = Variable {
                         name: h.clone(),
                         functions: vec![
                             call("strip", Vec::new()),
-                            call("exclude", vec![scope.vars.get(h).cloned().unwrap_or_else(|| Value::from(h.clone()))]),
+                            call(
+                                "exclude",
+                                vec![scope.vars.get(h).cloned().unwrap_or_else(|| Value::from(h.clone()))],
+                            ),
                         ],
                         join: None,
                     };
@@ -504,10 +543,14 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
         }
         if draft.safe != "ignore" && pattern.contains(&mark) {
             if groups.iter().any(|(_, v)| v.name == draft.variable.name) {
-                return Err(TtpError::new("regex", format!("the variable '{}' stands twice on one line", draft.variable.name)));
+                return Err(TtpError::new(
+                    "regex",
+                    format!("the variable '{}' stands twice on one line", draft.variable.name),
+                ));
             }
             let id = format!("v{}", groups.len());
-            let regexes = if draft.regexes.is_empty() { "\\S+".to_owned() } else { draft.regexes.join(")|(?:") };
+            let regexes =
+                if draft.regexes.is_empty() { "\\S+".to_owned() } else { draft.regexes.join(")|(?:") };
             pattern = pattern.replacen(&mark, &format!("(?P<{id}>(?:{regexes}))"), 1);
             groups.push((id, draft.variable.clone()));
         }

@@ -230,7 +230,8 @@ impl<'a> Reader<'a> {
             .find(|(i, c)| {
                 !(c.is_ascii_alphanumeric()
                     || matches!(c, '.' | '_')
-                    || (matches!(c, '-' | '+') && rest.get(..*i).is_some_and(|p| p.ends_with(['e', 'E']) && !p.contains('x'))))
+                    || (matches!(c, '-' | '+')
+                        && rest.get(..*i).is_some_and(|p| p.ends_with(['e', 'E']) && !p.contains('x'))))
             })
             .map_or(rest.len(), |(i, _)| i);
         let text = rest.get(..end).unwrap_or("").replace('_', "");
@@ -306,7 +307,8 @@ impl<'a> Reader<'a> {
             return;
         }
         let hex = |me: &mut Self, n: usize| {
-            let code = me.rest().get(..n).and_then(|h| u32::from_str_radix(h, 16).ok()).and_then(char::from_u32);
+            let code =
+                me.rest().get(..n).and_then(|h| u32::from_str_radix(h, 16).ok()).and_then(char::from_u32);
             if code.is_some() {
                 me.pos += n;
             }
@@ -334,7 +336,16 @@ impl<'a> Reader<'a> {
                 }
                 out.extend(char::from_u32(code));
             }
-            'x' | 'u' | 'U' => match hex(self, if c == 'x' { 2 } else if c == 'u' { 4 } else { 8 }) {
+            'x' | 'u' | 'U' => match hex(
+                self,
+                if c == 'x' {
+                    2
+                } else if c == 'u' {
+                    4
+                } else {
+                    8
+                },
+            ) {
                 Some(ch) => out.push(ch),
                 None => {
                     out.push('\\');
@@ -406,9 +417,9 @@ fn call(item: &str, line: &str) -> Result<Call, TtpError> {
         ));
     }
     let mut call = Call { name: name.to_owned(), args: Vec::new(), kwargs: Map::new() };
-    Reader::new(options, true).arguments(&mut call).map_err(|e| {
-        TtpError::new("syntax", format!("in '{}': {}", line.trim(), e.message))
-    })?;
+    Reader::new(options, true)
+        .arguments(&mut call)
+        .map_err(|e| TtpError::new("syntax", format!("in '{}': {}", line.trim(), e.message)))?;
     Ok(call)
 }
 
@@ -462,7 +473,10 @@ pub(crate) fn assignments(text: &str, tag: &str) -> Result<Value, TtpError> {
         let value = if r.peek() == Some(',') {
             r.pos = line_start;
             let mut items = vec![first];
-            while { r.space(); r.eat(',') } {
+            while {
+                r.space();
+                r.eat(',')
+            } {
                 r.pos += r.rest().len() - r.rest().trim_start_matches([' ', '\t']).len();
                 if matches!(r.peek(), None | Some('\n')) {
                     break;

@@ -107,7 +107,8 @@ fn csv_rows(text: &str, key: Option<&str>, tag: &str) -> Result<Value, TtpError>
     let mut key_at = 0;
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     for record in reader.records() {
-        let record = record.map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not CSV: {e}")))?;
+        let record =
+            record.map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not CSV: {e}")))?;
         if record.is_empty() || record.len() == 1 && record.get(0).is_some_and(str::is_empty) {
             continue;
         }
@@ -122,7 +123,10 @@ fn csv_rows(text: &str, key: Option<&str>, tag: &str) -> Result<Value, TtpError>
             continue;
         }
         if record.len() > headers.len() {
-            return Err(TtpError::new("data", format!("<{tag}>: a CSV row has more columns than the header")));
+            return Err(TtpError::new(
+                "data",
+                format!("<{tag}>: a CSV row has more columns than the header"),
+            ));
         }
         let mut row = Map::new();
         let mut name = None;
@@ -209,7 +213,12 @@ fn ini(text: &str, tag: &str) -> Result<Value, TtpError> {
                         if text.len() + by.len() > 65_536 {
                             break;
                         }
-                        text = format!("{}{}{}", text.get(..start).unwrap_or(""), by, text.get(start + len + 2..).unwrap_or(""));
+                        text = format!(
+                            "{}{}{}",
+                            text.get(..start).unwrap_or(""),
+                            by,
+                            text.get(start + len + 2..).unwrap_or("")
+                        );
                     }
                     *s = text.replace("%%", "%");
                 }

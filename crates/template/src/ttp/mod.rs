@@ -373,7 +373,8 @@ fn one(
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
         let ascii = text.is_ascii();
-        let mut parser = parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget };
+        let mut parser =
+            parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget };
         for index in &input.groups {
             let Some(id) = part.top.get(*index).copied() else { continue };
             let Some(group) = part.groups.get(id) else { continue };
@@ -397,7 +398,12 @@ fn one(
         let mut built = results::Results::new(part, &runs, ctx, Value::Object(Map::new()), budget.matches);
         built.build(vec![found])?;
         let mut result = built.results;
-        let scope = output::Scope { vars: &ctx.vars, inputs: &[], templates: ctx.templates, per_input: part.method == Method::PerInput };
+        let scope = output::Scope {
+            vars: &ctx.vars,
+            inputs: &[],
+            templates: ctx.templates,
+            per_input: part.method == Method::PerInput,
+        };
         for id in outputs {
             if let Some(out) = part.group_outputs.get(*id) {
                 result = out.run(result, &scope)?;

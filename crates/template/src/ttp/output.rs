@@ -64,16 +64,24 @@ impl Output {
             load,
             condition: None,
             format_call: None,
-            to_self: attributes.get("returner").is_none_or(|r| py_str(r).split(',').any(|r| r.trim() == "self")),
+            to_self: attributes
+                .get("returner")
+                .is_none_or(|r| py_str(r).split(',').any(|r| r.trim() == "self")),
             attributes: Map::new(),
         };
         match out.format.as_str() {
             f if FORMATS.contains(&f) => {}
             "excel" | "n2g" => {
-                return Err(TtpError::new("unsupported", format!("<output format=\"{}\"> writes files: use json, csv or table", out.format)));
+                return Err(TtpError::new(
+                    "unsupported",
+                    format!("<output format=\"{}\"> writes files: use json, csv or table", out.format),
+                ));
             }
             other => {
-                return Err(TtpError::new("unsupported", format!("<output format=\"{other}\">: formats are {}", FORMATS.join(", "))));
+                return Err(TtpError::new(
+                    "unsupported",
+                    format!("<output format=\"{other}\">: formats are {}", FORMATS.join(", ")),
+                ));
             }
         }
         for (k, v) in attributes {
@@ -81,18 +89,29 @@ impl Output {
             match k.to_ascii_lowercase().as_str() {
                 "name" => out.name = Some(text),
                 "returner" => {
-                    if let Some(r) = text.split(',').map(str::trim).find(|r| matches!(*r, "file" | "syslog")) {
-                        return Err(TtpError::new("io", format!("<output returner=\"{r}\"> would write outside: only self is done here")));
+                    if let Some(r) = text.split(',').map(str::trim).find(|r| matches!(*r, "file" | "syslog"))
+                    {
+                        return Err(TtpError::new(
+                            "io",
+                            format!("<output returner=\"{r}\"> would write outside: only self is done here"),
+                        ));
                     }
                 }
                 "condition" => {
                     let call = literal::attribute_call("condition", &text)?;
                     match call.args.as_slice() {
                         [name, value] => out.condition = Some((py_str(name), value.clone())),
-                        _ => return Err(TtpError::new("argument", "<output condition=...> needs a name and a value")),
+                        _ => {
+                            return Err(TtpError::new(
+                                "argument",
+                                "<output condition=...> needs a name and a value",
+                            ));
+                        }
                     }
                 }
-                "format_attributes" => out.format_call = Some(literal::attribute_call("format_attributes", &text)?),
+                "format_attributes" => {
+                    out.format_call = Some(literal::attribute_call("format_attributes", &text)?)
+                }
                 "functions" => {
                     for call in literal::calls(&text)? {
                         out.functions.extend(known(call)?);
@@ -127,7 +146,11 @@ impl Output {
             "yaml" => Value::from(format::yaml(&made)),
             "pprint" => Value::from(format::pprint(&made)),
             "table" => Value::Array(self.table(&made)?.into_iter().map(Value::Array).collect()),
-            "csv" => Value::from(format::csv(&self.table(&made)?, &self.text("sep", ","), &self.text("quote", "\""))),
+            "csv" => Value::from(format::csv(
+                &self.table(&made)?,
+                &self.text("sep", ","),
+                &self.text("quote", "\""),
+            )),
             "tabulate" => Value::from(format::tabulate(&self.table(&made)?, self.format_call.as_ref())?),
             "jinja2" => Value::from(self.jinja(&made)?),
             _ => made,
@@ -196,7 +219,12 @@ impl Output {
             }
             Value::Array(Vec::new())
         };
-        let lacking = || TtpError::new("argument", "deepdiff needs input_before, template_before or var_before that names data");
+        let lacking = || {
+            TtpError::new(
+                "argument",
+                "deepdiff needs input_before, template_before or var_before that names data",
+            )
+        };
         let before = if let Some(name) = call.text(0, "input_before") {
             if !scope.per_input {
                 return Ok(data);
@@ -214,14 +242,18 @@ impl Output {
             "iterate" => {
                 let first = before.get(0).cloned().unwrap_or(Value::Null);
                 match &after {
-                    Value::Array(a) => Value::Array(a.iter().map(|x| format::deepdiff(&first, x, ignore_order)).collect()),
+                    Value::Array(a) => {
+                        Value::Array(a.iter().map(|x| format::deepdiff(&first, x, ignore_order)).collect())
+                    }
                     other => Value::Array(vec![format::deepdiff(&first, other, ignore_order)]),
                 }
             }
             "bulk" => format::deepdiff(&before, &after, ignore_order),
             _ => return Ok(data),
         };
-        let Some(field) = call.arg(4, "add_field").filter(|f| literal::truthy(f)).map(py_str) else { return Ok(result) };
+        let Some(field) = call.arg(4, "add_field").filter(|f| literal::truthy(f)).map(py_str) else {
+            return Ok(result);
+        };
         Ok(match data {
             Value::Array(mut a) => {
                 a.push(Value::Object(Map::from_iter([(field, result)])));
@@ -275,7 +307,9 @@ impl Output {
         };
         let mut out = vec![headers.iter().cloned().map(Value::from).collect::<Vec<_>>()];
         for row in rows {
-            out.push(headers.iter().map(|h| row.get(h).cloned().unwrap_or_else(|| missing.clone())).collect());
+            out.push(
+                headers.iter().map(|h| row.get(h).cloned().unwrap_or_else(|| missing.clone())).collect(),
+            );
         }
         Ok(out)
     }
@@ -284,9 +318,10 @@ impl Output {
 fn known(call: Call) -> Result<Option<Call>, TtpError> {
     match call.name.as_str() {
         "macro" => Err(TtpError::python("<output macro=...>")),
-        "validate" | "validate_yangson" => {
-            Err(TtpError::new("unsupported", format!("the output function {} needs a Python library", call.name)))
-        }
+        "validate" | "validate_yangson" => Err(TtpError::new(
+            "unsupported",
+            format!("the output function {} needs a Python library", call.name),
+        )),
         name if FUNCTIONS.contains(&name) => Ok(Some(call)),
         // The reference only logs an unknown function.
         other => {
@@ -312,14 +347,19 @@ fn traverse(data: &Value, path: &[String], strict: bool) -> Result<Value, TtpErr
                 match at.get(step) {
                     Some(v) => at = v,
                     None if strict => {
-                        return Err(TtpError::new("data", format!("the results have nothing at path '{}'", path.join("."))));
+                        return Err(TtpError::new(
+                            "data",
+                            format!("the results have nothing at path '{}'", path.join(".")),
+                        ));
                     }
                     None => return Ok(Value::Object(Map::new())),
                 }
             }
             Ok(at.clone())
         }
-        Value::Array(a) => Ok(Value::Array(a.iter().map(|v| traverse(v, path, strict)).collect::<Result<_, _>>()?)),
+        Value::Array(a) => {
+            Ok(Value::Array(a.iter().map(|v| traverse(v, path, strict)).collect::<Result<_, _>>()?))
+        }
         other => Ok(other.clone()),
     }
 }

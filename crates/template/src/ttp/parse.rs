@@ -29,7 +29,10 @@ impl Budget {
     fn tick(&mut self, rule: &Rule) -> Result<(), TtpError> {
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks & 0x3f == 0 && Instant::now() > self.until {
-            return Err(TtpError::limit("parsing took longer than allowed: the pattern of this line was running").at(rule.line));
+            return Err(TtpError::limit(
+                "parsing took longer than allowed: the pattern of this line was running",
+            )
+            .at(rule.line));
         }
         Ok(())
     }
@@ -62,7 +65,13 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(out)
     }
 
-    fn run(&mut self, index: usize, out: &mut Vec<Match<'t>>, start: usize, end: usize) -> Result<(), TtpError> {
+    fn run(
+        &mut self,
+        index: usize,
+        out: &mut Vec<Match<'t>>,
+        start: usize,
+        end: usize,
+    ) -> Result<(), TtpError> {
         let template = self.template;
         let Some(group) = template.groups.get(index) else { return Ok(()) };
         // Offsets below are relative to `start`, as the reference compares them.
@@ -86,7 +95,8 @@ impl<'t> Parser<'t, '_, '_> {
                 out.push(Match { at, group: index, rule: group.start.first(), result: Some(Map::new()) });
             }
             for child in &group.children {
-                if group.start.is_empty() || template.groups.get(*child).is_some_and(|c| c.starts_by_default) {
+                if group.start.is_empty() || template.groups.get(*child).is_some_and(|c| c.starts_by_default)
+                {
                     self.run(*child, out, start, end)?;
                 }
             }
@@ -148,7 +158,8 @@ impl<'t> Parser<'t, '_, '_> {
             let hit = match regex.captures_read_at(locs, bytes, candidate) {
                 Ok(m) => m.is_some(),
                 Err(e) if is_jit_stack(&e) => {
-                    let hit = rule.pattern.slow(bytes, candidate, self.ascii, locs).map_err(|e| e.at(rule.line))?;
+                    let hit =
+                        rule.pattern.slow(bytes, candidate, self.ascii, locs).map_err(|e| e.at(rule.line))?;
                     if !hit {
                         *locs = regex.capture_locations();
                     }
@@ -162,7 +173,10 @@ impl<'t> Parser<'t, '_, '_> {
                 continue;
             };
             if self.budget.matches == 0 {
-                return Err(TtpError::limit("the text gives more matches than allowed: this line was matching").at(rule.line));
+                return Err(TtpError::limit(
+                    "the text gives more matches than allowed: this line was matching",
+                )
+                .at(rule.line));
             }
             self.budget.matches -= 1;
             let span = span.get_or_insert(Span { first: from, last: from, last_end: to });
@@ -194,7 +208,12 @@ impl<'t> Parser<'t, '_, '_> {
     }
 
     /// Runs a variable's functions; false where they reject the match.
-    fn variable(&mut self, v: &Variable, value: Value, result: &mut Option<Map<String, Value>>) -> Result<bool, TtpError> {
+    fn variable(
+        &mut self,
+        v: &Variable,
+        value: Value,
+        result: &mut Option<Map<String, Value>>,
+    ) -> Result<bool, TtpError> {
         let mut value = value;
         let mut fields: Option<Map<String, Value>> = None;
         for call in &v.functions {

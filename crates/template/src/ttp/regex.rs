@@ -24,7 +24,8 @@ const JIT_STACK: usize = 512 * 1024;
 const LIMITS: [i32; 4] = [-47, -53, -46, -63];
 
 fn build(pattern: &str, ascii: bool, jit: bool) -> Result<Regex, pcre2::Error> {
-    let full = format!("(*LIMIT_MATCH={MATCH_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_KIB}){pattern}");
+    let full =
+        format!("(*LIMIT_MATCH={MATCH_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_KIB}){pattern}");
     let mut b = RegexBuilder::new();
     b.utf(!ascii).ucp(!ascii);
     if jit {
@@ -110,7 +111,11 @@ impl Pattern {
 
     /// Number of groups with the whole match, and their names.
     pub fn names(&self) -> Vec<Option<String>> {
-        self.ascii.get().or_else(|| self.utf_jit.get()).map(|r| r.capture_names().to_vec()).unwrap_or_default()
+        self.ascii
+            .get()
+            .or_else(|| self.utf_jit.get())
+            .map(|r| r.capture_names().to_vec())
+            .unwrap_or_default()
     }
 
     fn lazily<'a>(&self, cell: &'a OnceLock<Regex>, ascii: bool, jit: bool) -> Result<&'a Regex, TtpError> {
@@ -136,9 +141,16 @@ impl Pattern {
     }
 
     /// Like a match at `at`, for the rare attempt that outgrew the JIT's stack.
-    pub fn slow(&self, text: &[u8], at: usize, ascii: bool, locs: &mut CaptureLocations) -> Result<bool, TtpError> {
+    pub fn slow(
+        &self,
+        text: &[u8],
+        at: usize,
+        ascii: bool,
+        locs: &mut CaptureLocations,
+    ) -> Result<bool, TtpError> {
         let cell = OnceLock::new();
-        let regex = if ascii { self.lazily(&self.ascii, true, false)? } else { self.lazily(&cell, false, false)? };
+        let regex =
+            if ascii { self.lazily(&self.ascii, true, false)? } else { self.lazily(&cell, false, false)? };
         *locs = regex.capture_locations();
         match regex.captures_read_at(locs, text, at) {
             Ok(m) => Ok(m.is_some()),
@@ -175,7 +187,10 @@ impl Search {
     }
 
     pub fn is_match(&self, text: &str) -> Result<bool, TtpError> {
-        self.pattern.select(text.len(), text.is_ascii())?.is_match(text.as_bytes()).map_err(|e| self.pattern.error(&e))
+        self.pattern
+            .select(text.len(), text.is_ascii())?
+            .is_match(text.as_bytes())
+            .map_err(|e| self.pattern.error(&e))
     }
 
     /// The texts of all groups of the first match.
@@ -183,7 +198,9 @@ impl Search {
         let r = self.pattern.select(text.len(), text.is_ascii())?;
         let caps = r.captures(text.as_bytes()).map_err(|e| self.pattern.error(&e))?;
         Ok(caps.map(|c| {
-            (0..c.len()).map(|i| c.get(i).map(|m| String::from_utf8_lossy(m.as_bytes()).into_owned())).collect()
+            (0..c.len())
+                .map(|i| c.get(i).map(|m| String::from_utf8_lossy(m.as_bytes()).into_owned()))
+                .collect()
         }))
     }
 
@@ -244,9 +261,11 @@ impl Replacement {
             rest = rest.get(e.len_utf8()..).unwrap_or("");
             let group = match e {
                 '1'..='9' => {
-                    let second = rest.chars().next().and_then(|c| c.to_digit(10)).filter(|d| {
-                        (e.to_digit(10).unwrap_or(0) * 10 + d) < names.len() as u32
-                    });
+                    let second = rest
+                        .chars()
+                        .next()
+                        .and_then(|c| c.to_digit(10))
+                        .filter(|d| (e.to_digit(10).unwrap_or(0) * 10 + d) < names.len() as u32);
                     if second.is_some() {
                         rest = rest.get(1..).unwrap_or("");
                     }
@@ -259,12 +278,11 @@ impl Replacement {
                     rest = rest.get(end + 1..).unwrap_or("");
                     match name.parse::<usize>() {
                         Ok(n) => Some(n),
-                        Err(_) => Some(
-                            names
-                                .iter()
-                                .position(|n| n.as_deref() == Some(name))
-                                .ok_or_else(|| TtpError::new("regex", format!("replacement names an unknown group '{name}'")))?,
-                        ),
+                        Err(_) => {
+                            Some(names.iter().position(|n| n.as_deref() == Some(name)).ok_or_else(|| {
+                                TtpError::new("regex", format!("replacement names an unknown group '{name}'"))
+                            })?)
+                        }
                     }
                 }
                 _ => None,
@@ -274,7 +292,12 @@ impl Replacement {
                     out.push(Self::Text(std::mem::take(&mut text)));
                     out.push(Self::Group(g));
                 }
-                Some(g) => return Err(TtpError::new("regex", format!("replacement names group {g}, the pattern has fewer"))),
+                Some(g) => {
+                    return Err(TtpError::new(
+                        "regex",
+                        format!("replacement names group {g}, the pattern has fewer"),
+                    ));
+                }
                 None => match e {
                     'n' => text.push('\n'),
                     't' => text.push('\t'),

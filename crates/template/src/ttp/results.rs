@@ -43,7 +43,14 @@ struct Record {
 
 impl Record {
     fn empty() -> Self {
-        Self { result: Value::Object(Map::new()), path: Vec::new(), path_id: None, group: None, defaults: false, merge: false }
+        Self {
+            result: Value::Object(Map::new()),
+            path: Vec::new(),
+            path_id: None,
+            group: None,
+            defaults: false,
+            merge: false,
+        }
     }
 }
 
@@ -157,11 +164,13 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             if let Some(i) = valid().find(|i| here(&same[*i])) {
                 return i;
             }
-            let prefix = self.record.group.and_then(|g| self.template.groups.get(g)).map(|g| g.id_name.as_str());
+            let prefix =
+                self.record.group.and_then(|g| self.template.groups.get(g)).map(|g| g.id_name.as_str());
             let preferred = valid().find(|i| {
                 let m = &same[*i];
                 let name = self.template.groups.get(m.group).map_or("", |g| g.id_name.as_str());
-                prefix.is_some_and(|p| name.starts_with(p)) || self.parent(m.group).is_some_and(|p| self.is_started(p))
+                prefix.is_some_and(|p| name.starts_with(p))
+                    || self.parent(m.group).is_some_and(|p| self.is_started(p))
             });
             return preferred.or_else(|| list.last().copied()).unwrap_or(0);
         }
@@ -215,7 +224,8 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     }
 
     fn same_path(&self, group: usize) -> bool {
-        self.record.path_id.is_some() && self.record.path_id == self.template.groups.get(group).map(|g| g.path_id)
+        self.record.path_id.is_some()
+            && self.record.path_id == self.template.groups.get(group).map(|g| g.path_id)
     }
 
     fn start(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
@@ -299,7 +309,9 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                         other => s.push_str(&py_str(other)),
                     }
                     if s.len() > self.ctx.max_value {
-                        return Err(TtpError::limit(format_args!("joining '{k}' made a value larger than allowed")));
+                        return Err(TtpError::limit(format_args!(
+                            "joining '{k}' made a value larger than allowed"
+                        )));
                     }
                 }
                 Some(Value::Array(a)) => match v {
@@ -386,7 +398,8 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     fn process(&mut self) -> Result<bool, TtpError> {
         self.paths_formed.clear();
         let group = self.record.group.and_then(|g| self.template.groups.get(g));
-        let defaults = if self.record.defaults { self.record.group.and_then(|g| self.runs.get(g)) } else { None };
+        let defaults =
+            if self.record.defaults { self.record.group.and_then(|g| self.runs.get(g)) } else { None };
         if let (Some(defaults), Value::Object(result)) = (defaults, &mut self.record.result) {
             for (k, v) in defaults {
                 if !result.contains_key(k) {
@@ -417,7 +430,13 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                     "itemize" => self.record.result.as_object().cloned(),
                     _ => None,
                 };
-                match group_functions::apply(call, &mut self.record.result, defaults, self.ctx, &self.results)? {
+                match group_functions::apply(
+                    call,
+                    &mut self.record.result,
+                    defaults,
+                    self.ctx,
+                    &self.results,
+                )? {
                     Done::Keep => {}
                     Done::Drop => return Ok(false),
                     Done::Item => {

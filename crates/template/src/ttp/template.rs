@@ -80,7 +80,13 @@ pub(crate) struct Single {
 }
 
 const GETTERS: &[&str] = &[
-    "gethostname", "getfilename", "get_time", "get_date", "get_timestamp", "get_timestamp_ms", "get_timestamp_iso",
+    "gethostname",
+    "getfilename",
+    "get_time",
+    "get_date",
+    "get_timestamp",
+    "get_timestamp_ms",
+    "get_timestamp_iso",
     "get_time_ns",
 ];
 const MAX_RULES: usize = 20_000;
@@ -202,7 +208,13 @@ fn single(
 }
 
 /// Replaces `<extend>` tags by what they name, also inside groups.
-fn extend(el: &mut Element, top: bool, options: &Options, budget: &mut usize, depth: usize) -> Result<(), TtpError> {
+fn extend(
+    el: &mut Element,
+    top: bool,
+    options: &Options,
+    budget: &mut usize,
+    depth: usize,
+) -> Result<(), TtpError> {
     if depth > 20 {
         return Err(TtpError::limit("<extend> is nested deeper than 20 levels").at(el.line));
     }
@@ -213,7 +225,8 @@ fn extend(el: &mut Element, top: bool, options: &Options, budget: &mut usize, de
             extend(&mut el.children[i], false, options, budget, depth + 1)?;
         } else if tag == "extend" {
             if *budget == 0 {
-                return Err(TtpError::limit("more than 200 <extend> tags: does a template extend itself?").at(el.children[i].line));
+                return Err(TtpError::limit("more than 200 <extend> tags: does a template extend itself?")
+                    .at(el.children[i].line));
             }
             *budget -= 1;
             let child = el.children.remove(i);
@@ -226,7 +239,8 @@ fn extend(el: &mut Element, top: bool, options: &Options, budget: &mut usize, de
                 TtpError::new("io", format!("<extend template=\"{path}\">: there is no such template to read, or reading is not allowed"))
                     .at(at)
             })?;
-            let ext = xml::root(&text).map_err(|e| TtpError::new(e.code, format!("<extend template=\"{path}\">: {e}")).at(at))?;
+            let ext = xml::root(&text)
+                .map_err(|e| TtpError::new(e.code, format!("<extend template=\"{path}\">: {e}")).at(at))?;
             let lone = ext.children.len() == 1 && ext.children[0].attr("name") == Some("_anonymous_");
             if lone {
                 // Its text becomes text of the extended tag; removing a tag drops its tail, as
@@ -296,7 +310,13 @@ fn with_include(el: &Element, options: &Options) -> Result<String, TtpError> {
     let mut text = el.text.clone();
     if let Some(path) = el.attr("include") {
         let more = options.read(path).ok_or_else(|| {
-            TtpError::new("io", format!("<{} include=\"{path}\">: there is no such text to read, or reading is not allowed", el.tag))
+            TtpError::new(
+                "io",
+                format!(
+                    "<{} include=\"{path}\">: there is no such text to read, or reading is not allowed",
+                    el.tag
+                ),
+            )
         })?;
         text.push('\n');
         text.push_str(&more);
@@ -331,7 +351,12 @@ impl Single {
             return Ok(());
         };
         if el.attr("database").is_some() {
-            return Err(TtpError::new("io", format!("<lookup name=\"{name}\" database=...> needs a database file, which parsing never opens")));
+            return Err(TtpError::new(
+                "io",
+                format!(
+                    "<lookup name=\"{name}\" database=...> needs a database file, which parsing never opens"
+                ),
+            ));
         }
         let text = with_include(el, options)?;
         let loaded = load(&text, el.attr("load").unwrap_or("python"), el.attr("key"), &el.tag)?;
@@ -344,12 +369,19 @@ impl Single {
         *self.id_numbers.entry((name.to_owned(), index)).or_insert(next)
     }
 
-    fn add_group(&mut self, el: &Element, parent: Option<usize>, index: usize, depth: usize) -> Result<usize, TtpError> {
+    fn add_group(
+        &mut self,
+        el: &Element,
+        parent: Option<usize>,
+        index: usize,
+        depth: usize,
+    ) -> Result<usize, TtpError> {
         if depth > 32 {
             return Err(TtpError::limit("groups are nested deeper than 32 levels").at(el.line));
         }
         let top = parent.is_none();
-        let parent_path: Vec<String> = parent.and_then(|p| self.groups.get(p)).map(|g| g.path.to_vec()).unwrap_or_default();
+        let parent_path: Vec<String> =
+            parent.and_then(|p| self.groups.get(p)).map(|g| g.path.to_vec()).unwrap_or_default();
         let parent_id = parent.and_then(|p| self.groups.get(p)).map(|g| g.id);
         let mut path = parent_path.clone();
         let mut named = false;
@@ -363,7 +395,8 @@ impl Single {
                 "input" | "output" => {}
                 "name" => {
                     named = true;
-                    let split = |s: &str| s.split(self.pathchar.as_str()).map(str::to_owned).collect::<Vec<_>>();
+                    let split =
+                        |s: &str| s.split(self.pathchar.as_str()).map(str::to_owned).collect::<Vec<_>>();
                     if let Some(absolute) = v.strip_prefix('/') {
                         let absolute = absolute.trim_start_matches('/');
                         if path.iter().any(|p| p == "_anonymous_") {
@@ -378,7 +411,9 @@ impl Single {
                         path.extend(split(v));
                     }
                 }
-                "default" => g.default = Some(self.vars.get(v).cloned().unwrap_or_else(|| Value::from(v.clone()))),
+                "default" => {
+                    g.default = Some(self.vars.get(v).cloned().unwrap_or_else(|| Value::from(v.clone())))
+                }
                 "chain" | "functions" => {
                     let chain = self.vars.get(v).cloned().unwrap_or_else(|| Value::from(v.clone()));
                     for call in line::chain_calls(&chain).map_err(|e| e.at(el.line))? {
@@ -496,11 +531,22 @@ impl Single {
     }
 
     fn indices(&self, keep: impl Fn(&Group) -> bool) -> Vec<usize> {
-        self.top.iter().enumerate().filter(|(_, g)| self.groups.get(**g).is_some_and(&keep)).map(|(i, _)| i).collect()
+        self.top
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| self.groups.get(**g).is_some_and(&keep))
+            .map(|(i, _)| i)
+            .collect()
     }
 
     /// Adds texts under an input name. `groups` names the groups to use (`all`).
-    pub fn input(&self, inputs: &mut Vec<(String, Input)>, name: &str, texts: &[Arc<str>], groups: &[String]) {
+    pub fn input(
+        &self,
+        inputs: &mut Vec<(String, Input)>,
+        name: &str,
+        texts: &[Arc<str>],
+        groups: &[String],
+    ) {
         let all = ["all".to_owned()];
         let wanted = if groups.is_empty() { &all[..] } else { groups };
         let indexes = self.groups_for(name, wanted);
@@ -514,7 +560,8 @@ impl Single {
         for (k, v) in &el.attrs {
             attrs.push((k.clone(), Value::from(v.clone())));
         }
-        if loader != "text" && !el.text.trim().is_empty()
+        if loader != "text"
+            && !el.text.trim().is_empty()
             && let Value::Object(m) = load(&el.text, &loader, None, &el.tag)?
         {
             // What the tag's text says wins over its attributes, except the groups attribute,
@@ -547,7 +594,12 @@ impl Single {
                     }
                 }
                 "extract_commands" => {
-                    let args = value::py_str(v).split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
+                    let args = value::py_str(v)
+                        .split(',')
+                        .map(str::trim)
+                        .filter(|s| !s.is_empty())
+                        .map(Value::from)
+                        .collect();
                     input.functions.push(Call { name: "extract_commands".into(), args, kwargs: Map::new() });
                 }
                 "macro" => return Err(TtpError::python(format_args!("<{} macro=...>", el.tag))),
@@ -567,18 +619,29 @@ impl Single {
     }
 
     /// Texts an input names by path, through the caller's files.
-    fn fetch(&self, url: &str, extensions: &[String], filters: &[String], options: &Options) -> Result<Vec<Arc<str>>, TtpError> {
+    fn fetch(
+        &self,
+        url: &str,
+        extensions: &[String],
+        filters: &[String],
+        options: &Options,
+    ) -> Result<Vec<Arc<str>>, TtpError> {
         let url = format!("{}{url}", self.base_path);
         if let Some(text) = options.read(&url) {
             return Ok(vec![Arc::from(text)]);
         }
         let Some(names) = options.list(&url) else {
-            return Err(TtpError::new("io", format!("<input url=\"{url}\">: there is no such text to read, or reading is not allowed")));
+            return Err(TtpError::new(
+                "io",
+                format!("<input url=\"{url}\">: there is no such text to read, or reading is not allowed"),
+            ));
         };
         let searches = filters.iter().map(|f| super::regex::Search::new(f)).collect::<Result<Vec<_>, _>>()?;
         let mut out = Vec::new();
         for name in names {
-            if !extensions.is_empty() && !extensions.iter().any(|e| name.rsplit('.').next() == Some(e.as_str())) {
+            if !extensions.is_empty()
+                && !extensions.iter().any(|e| name.rsplit('.').next() == Some(e.as_str()))
+            {
                 continue;
             }
             let mut keep = true;
@@ -617,7 +680,9 @@ impl Single {
                 if let Some(i) = self.outputs.iter().position(|o| o.name.as_deref() == Some(name.as_str())) {
                     self.group_outputs.push(self.outputs.remove(i));
                     ids.push(self.group_outputs.len() - 1);
-                } else if let Some(i) = self.group_outputs.iter().position(|o| o.name.as_deref() == Some(name.as_str())) {
+                } else if let Some(i) =
+                    self.group_outputs.iter().position(|o| o.name.as_deref() == Some(name.as_str()))
+                {
                     ids.push(i);
                 } else {
                     tracing::debug!(output = %name, "a group names an output that is not there");

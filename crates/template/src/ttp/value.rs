@@ -139,7 +139,9 @@ pub(crate) fn settle(v: &mut Value) {
 /// `a == b` of Python: `1 == 1.0`, `True == 1`, maps without order.
 pub(crate) fn py_eq(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Bool(x), Value::Number(n)) | (Value::Number(n), Value::Bool(x)) => n.as_f64() == Some(f64::from(*x)),
+        (Value::Bool(x), Value::Number(n)) | (Value::Number(n), Value::Bool(x)) => {
+            n.as_f64() == Some(f64::from(*x))
+        }
         (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| py_eq(a, b)),
         (Value::Object(x), Value::Object(y)) => {

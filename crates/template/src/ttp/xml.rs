@@ -25,11 +25,27 @@ impl Element {
 }
 
 const TAGS: &[&str] = &[
-    "template", "group", "grp", "g", "vars", "variables", "v", "input", "in", "i", "output", "out", "o", "lookup",
-    "macro", "doc", "extend",
+    "template",
+    "group",
+    "grp",
+    "g",
+    "vars",
+    "variables",
+    "v",
+    "input",
+    "in",
+    "i",
+    "output",
+    "out",
+    "o",
+    "lookup",
+    "macro",
+    "doc",
+    "extend",
 ];
 /// Tags whose content is text, whatever it looks like.
-const RAW: &[&str] = &["vars", "variables", "v", "input", "in", "i", "output", "out", "o", "lookup", "macro", "doc"];
+const RAW: &[&str] =
+    &["vars", "variables", "v", "input", "in", "i", "output", "out", "o", "lookup", "macro", "doc"];
 const MAX_DEPTH: usize = 48;
 const MAX_TAGS: usize = 10_000;
 
@@ -115,7 +131,9 @@ fn tag_at(src: &str, at: usize) -> Result<Option<Tag<'_>>, TtpError> {
             .find(|(_, c)| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':')))
             .map_or(trimmed.len(), |(i, _)| i);
         let key = trimmed.get(..key_len).unwrap_or("");
-        let Some(eq) = trimmed.get(key_len..).unwrap_or("").trim_start().strip_prefix('=') else { return Ok(None) };
+        let Some(eq) = trimmed.get(key_len..).unwrap_or("").trim_start().strip_prefix('=') else {
+            return Ok(None);
+        };
         let eq = eq.trim_start();
         let Some(quote) = eq.chars().next().filter(|q| matches!(q, '"' | '\'')) else { return Ok(None) };
         if key.is_empty() {
@@ -127,7 +145,8 @@ fn tag_at(src: &str, at: usize) -> Result<Option<Tag<'_>>, TtpError> {
                 .at(line_of(src, at)));
         };
         if attrs.iter().any(|(k, _)| k == key) {
-            return Err(TtpError::new("syntax", format!("<{name}>: attribute {key} is given twice")).at(line_of(src, at)));
+            return Err(TtpError::new("syntax", format!("<{name}>: attribute {key} is given twice"))
+                .at(line_of(src, at)));
         }
         attrs.push((key.to_owned(), decode(body.get(..end).unwrap_or("")).replace(['\n', '\t', '\r'], " ")));
         rest = body.get(end + 1..).unwrap_or("");
@@ -180,7 +199,14 @@ pub(crate) fn read(src: &str) -> Result<Element, TtpError> {
         match tag {
             Tag::Open { name, attrs, empty, end } => {
                 let lower = name.to_ascii_lowercase();
-                let mut el = Element { tag: lower.clone(), attrs, line, text_line: line, tail_line: line, ..Element::default() };
+                let mut el = Element {
+                    tag: lower.clone(),
+                    attrs,
+                    line,
+                    text_line: line,
+                    tail_line: line,
+                    ..Element::default()
+                };
                 from = end;
                 if !empty && RAW.contains(&lower.as_str()) {
                     let close = format!("</{name}");
@@ -211,7 +237,10 @@ pub(crate) fn read(src: &str) -> Result<Element, TtpError> {
                     close_into(&mut stack, el);
                 } else {
                     if stack.len() >= MAX_DEPTH {
-                        return Err(TtpError::limit(format_args!("<{name}> is nested deeper than {MAX_DEPTH} tags")).at(line));
+                        return Err(TtpError::limit(format_args!(
+                            "<{name}> is nested deeper than {MAX_DEPTH} tags"
+                        ))
+                        .at(line));
                     }
                     stack.push(el);
                 }
@@ -223,8 +252,14 @@ pub(crate) fn read(src: &str) -> Result<Element, TtpError> {
                         close_into(&mut stack, Element { tail_line: line, ..el });
                     }
                     Some(el) => {
-                        let open = if stack.is_empty() { String::new() } else { format!(", <{}> of line {} is open", el.tag, el.line) };
-                        return Err(TtpError::new("syntax", format!("</{name}> closes nothing{open}")).at(line));
+                        let open = if stack.is_empty() {
+                            String::new()
+                        } else {
+                            format!(", <{}> of line {} is open", el.tag, el.line)
+                        };
+                        return Err(
+                            TtpError::new("syntax", format!("</{name}> closes nothing{open}")).at(line)
+                        );
                     }
                     None => return Err(TtpError::new("syntax", format!("</{name}> closes nothing")).at(line)),
                 }

@@ -28,8 +28,9 @@ async fn a_command_answers_without_echo_and_prompt() {
 async fn d04_a_hostname_in_the_configuration_does_not_hang() {
     let mut session = Wire::new(ios(|_, _| Some(String::new()))).open("cisco_ios").await.unwrap();
     let began = tokio::time::Instant::now();
-    let report =
-        session.config(&config(&["hostname R2", "no ip http server"]), &ConfigOptions::default(), &mut Silent).await;
+    let report = session
+        .config(&config(&["hostname R2", "no ip http server"]), &ConfigOptions::default(), &mut Silent)
+        .await;
     assert!(report.error.is_none(), "{:?}", report.error);
     assert_eq!(report.outcome, Outcome::Applied);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
@@ -45,7 +46,11 @@ async fn d05_unknown_command_is_a_refused_line_and_the_rest_is_not_sent() {
     let sent = std::sync::Arc::clone(&wire.sent);
     let mut session = wire.open("cisco_ios").await.unwrap();
     let report = session
-        .config(&config(&["interface Eth1", "bogus line", "shutdown"]), &ConfigOptions::default(), &mut Silent)
+        .config(
+            &config(&["interface Eth1", "bogus line", "shutdown"]),
+            &ConfigOptions::default(),
+            &mut Silent,
+        )
         .await;
     assert_eq!(report.outcome, Outcome::Partial);
     assert_eq!(report.lines[1].state, LineState::Rejected("% Unknown command: bogus".into()));
