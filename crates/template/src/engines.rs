@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{TemplateError, code};
 use crate::library::{Cache, NtcTemplates, ttp_template};
 use crate::source::{Fetch, Sources};
-use crate::{Limits, Parser, Renderer, jinja2, regexp, string, textfsm};
+use crate::{Limits, Parser, Renderer, jinja2, regexp, string, textfsm, ttp};
 
 /// What the engines may do and where they look.
 #[derive(Clone)]
@@ -142,6 +142,32 @@ fn compile_regex(text: &str, _: &Value, limits: &Limits) -> Result<Arc<dyn Parse
     Ok(Arc::new(regexp::Template::compile(text, limits)?))
 }
 
+fn compile_ttp(text: &str, _: &Value, limits: &Limits) -> Result<Arc<dyn Parser>, TemplateError> {
+    let options = ttp::Options { max_template: limits.template_bytes, ..ttp::Options::default() };
+    let template = ttp::Template::compile(text, &options).map_err(|error| ttp_error(error, code::SYNTAX))?;
+    Ok(Arc::new(Ttp(template)))
+}
+
+/// A TTP template behind the facade's trait.
+struct Ttp(ttp::Template);
+
+impl Parser for Ttp {
+    fn parse(&self, text: &str) -> Result<Value, TemplateError> {
+        self.0.parse(text).map_err(|error| ttp_error(error, code::PARSE))
+    }
+}
+
+/// TTP's own words for what went wrong, in the facade's codes; `otherwise` where the step decides.
+fn ttp_error(error: ttp::TtpError, otherwise: &'static str) -> TemplateError {
+    let code = match error.code {
+        "limit" => code::LIMIT,
+        "python" | "unsupported" => code::UNSUPPORTED,
+        "io" => code::SOURCE_DENIED,
+        _ => otherwise,
+    };
+    TemplateError { engine: "ttp", message: error.message, line: error.line, code }
+}
+
 fn request(engine: &'static str, message: impl Into<String>) -> TemplateError {
     TemplateError::new(engine, code::REQUEST, message)
 }
@@ -163,7 +189,10 @@ impl Engines {
             renderers: Mutex::new(Cache::new(config.cache_size)),
             parsers: Mutex::new(Cache::new(config.cache_size)),
             fsms: Mutex::new(Cache::new(config.cache_size)),
-            compilers: BTreeMap::from([("regex", compile_regex as CompileParser)]),
+            compilers: BTreeMap::from([
+                ("regex", compile_regex as CompileParser),
+                ("ttp", compile_ttp as CompileParser),
+            ]),
         }
     }
 
