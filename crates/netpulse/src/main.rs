@@ -7,6 +7,7 @@ mod bulk;
 mod cancel;
 mod completions;
 mod config;
+mod demo;
 mod devices;
 mod exec;
 mod exit;
@@ -93,6 +94,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
     Exec(exec::ExecArgs),
     Bulk(bulk::BulkArgs),
     Test(test::TestArgs),
@@ -125,6 +127,7 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
     }
     match cli.command {
         Command::Serve(args) => serve::run(args, cli.global.log_level.as_deref(), ui),
+        Command::Demo(args) => demo::run(&args, ui),
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
         Command::Exec(args) => ask(global, async |api| exec::run(args, api, ui).await),
