@@ -40,7 +40,7 @@ pub(crate) fn json(v: &Value) -> Result<String, TtpError> {
 /// `yaml.dump(default_flow_style=False)`.
 pub(crate) fn yaml(v: &Value) -> String {
     let mut out = String::new();
-    yaml_node(&sorted(v), 0, false, &mut out);
+    yaml_node(&sorted(v), 0, &mut out);
     if !matches!(v, Value::Array(a) if !a.is_empty()) && !matches!(v, Value::Object(m) if !m.is_empty()) {
         out.push('\n');
         if !matches!(v, Value::Array(_) | Value::Object(_)) {
@@ -50,7 +50,7 @@ pub(crate) fn yaml(v: &Value) -> String {
     out
 }
 
-fn yaml_node(v: &Value, indent: usize, in_map: bool, out: &mut String) {
+fn yaml_node(v: &Value, indent: usize, out: &mut String) {
     let pad = " ".repeat(indent);
     match v {
         Value::Object(m) if !m.is_empty() => {
@@ -64,16 +64,16 @@ fn yaml_node(v: &Value, indent: usize, in_map: bool, out: &mut String) {
                     Value::Object(o) if !o.is_empty() => {
                         out.push('\n');
                         out.push_str(&" ".repeat(indent + 2));
-                        yaml_node(x, indent + 2, true, out);
+                        yaml_node(x, indent + 2, out);
                     }
                     Value::Array(a) if !a.is_empty() => {
                         out.push('\n');
                         out.push_str(&pad);
-                        yaml_node(x, indent, true, out);
+                        yaml_node(x, indent, out);
                     }
                     _ => {
                         out.push(' ');
-                        yaml_node(x, indent + 2, true, out);
+                        yaml_node(x, indent + 2, out);
                         out.push('\n');
                     }
                 }
@@ -85,7 +85,7 @@ fn yaml_node(v: &Value, indent: usize, in_map: bool, out: &mut String) {
                     out.push_str(&pad);
                 }
                 out.push_str("- ");
-                yaml_node(x, indent + 2, false, out);
+                yaml_node(x, indent + 2, out);
                 if !matches!(x, Value::Object(o) if !o.is_empty()) && !matches!(x, Value::Array(b) if !b.is_empty()) {
                     out.push('\n');
                 }
@@ -98,7 +98,6 @@ fn yaml_node(v: &Value, indent: usize, in_map: bool, out: &mut String) {
         Value::Number(_) => out.push_str(&py_repr(v)),
         Value::String(s) => out.push_str(&yaml_scalar(s, indent)),
     }
-    let _ = in_map;
 }
 
 /// A text as YAML: plain where it reads back as text, else quoted as PyYAML quotes.
@@ -258,9 +257,8 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
         .map(|r| r.iter().map(|v| if v.is_null() { String::new() } else { py_str(v) }.trim().to_owned()).collect())
         .collect();
     // A header keeps two blanks of room, as the reference gives it.
-    let room = if style.padding == 0 || matches!(name.as_str(), "pretty") { 0 } else { 0 };
     let widths: Vec<usize> = (0..width)
-        .map(|c| cells.iter().map(|r| r.get(c).map_or(0, |s| s.chars().count())).max().unwrap_or(0) + room)
+        .map(|c| cells.iter().map(|r| r.get(c).map_or(0, |s| s.chars().count())).max().unwrap_or(0))
         .enumerate()
         .map(|(c, w)| match (name.as_str(), cells.first().and_then(|h| h.get(c))) {
             ("pretty", _) | (_, None) => w,

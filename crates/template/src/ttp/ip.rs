@@ -192,7 +192,11 @@ fn property(p: &Parsed, name: &str) -> Option<Value> {
 
 /// 2^bits - less; beyond 64 bits as a float, the nearest JSON has.
 fn count(bits: u8, less: u64) -> Value {
-    if bits < 63 { Value::from((1i64.checked_shl(u32::from(bits)).unwrap_or(i64::MAX) as i128 - i128::from(less)) as i64) } else { Value::from(2f64.powi(i32::from(bits)) - less as f64) }
+    if bits == 0 {
+        return Value::from(1 - less as i64);
+    }
+    let exact = 1u128.checked_shl(u32::from(bits)).and_then(|n| u64::try_from(n - u128::from(less)).ok());
+    exact.map_or_else(|| Value::from(2f64.powi(i32::from(bits)) - less as f64), Value::from)
 }
 
 /// An attribute of an address object, by Python's name.
