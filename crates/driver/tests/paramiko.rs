@@ -41,7 +41,8 @@ fn settings() -> ConnectSettings {
 }
 
 fn args(sshd: &Sshd, more: Value) -> ConnectionArgs {
-    let mut args = json!({"host": "127.0.0.1", "port": sshd.port, "username": user(), "pkey": sshd.client_key()});
+    let mut args =
+        json!({"host": "127.0.0.1", "port": sshd.port, "username": user(), "pkey": sshd.client_key()});
     for (key, value) in more.as_object().unwrap() {
         args[key] = value.clone();
     }
@@ -64,7 +65,13 @@ impl Bench {
     async fn with(config: &str, settings: ConnectSettings, more: Value) -> Self {
         let sshd = Sshd::start(config);
         let session = Paramiko::new(settings).connect(&args(&sshd, more)).await.unwrap();
-        Self { sshd, session, watch: Witness::default(), cancel: CancellationToken::new(), fence: CancellationToken::new() }
+        Self {
+            sshd,
+            session,
+            watch: Witness::default(),
+            cancel: CancellationToken::new(),
+            fence: CancellationToken::new(),
+        }
     }
 
     async fn run(&mut self, what: &str, lines: &[&str], driver_args: Value) -> Report {
@@ -99,7 +106,9 @@ fn text(result: &ExecutionResult) -> &str {
 #[tokio::test]
 async fn a_querys_exit_status_is_a_result_and_no_failure() {
     let mut bench = Bench::new().await;
-    let report = bench.run("command", &["echo out; echo err >&2; exit 3", "kill -9 $$", "cat; echo end"], json!({})).await;
+    let report = bench
+        .run("command", &["echo out; echo err >&2; exit 3", "kill -9 $$", "cat; echo end"], json!({}))
+        .await;
     assert_eq!((report.error, report.outcome, report.reusable, report.untouched), (None, None, true, false));
     let first = &report.results[0];
     assert_eq!((text(first), first.stderr.as_str(), first.exit_status), ("out\n", "err\n", 3));
@@ -109,7 +118,10 @@ async fn a_querys_exit_status_is_a_result_and_no_failure() {
     assert_eq!((report.results[1].exit_status, &report.results[1].metadata["signal"]), (-1, &json!("KILL")));
     // Nobody types: a command that reads gets the end at once.
     assert_eq!(text(&report.results[2]), "end\n");
-    assert_eq!(bench.watch.told.lock()[..2], ["sending 1/3 echo out; echo err >&2; exit 3", "answered 1/3 3"]);
+    assert_eq!(
+        bench.watch.told.lock()[..2],
+        ["sending 1/3 echo out; echo err >&2; exit 3", "answered 1/3 3"]
+    );
 }
 
 #[tokio::test]
@@ -163,10 +175,17 @@ async fn a_command_past_its_timeout_is_ended_on_the_server_too() {
             bench.run("command", &["echo begun; sleep 4242"], json!({"timeout": 2, "get_pty": pty})).await;
         let error = report.error.unwrap();
         assert_eq!(error.code, ErrorCode::ReadTimeout);
-        assert!(error.message.starts_with("Command timed out: `echo begun; sleep 4242` on 127.0.0.1"), "{error}");
+        assert!(
+            error.message.starts_with("Command timed out: `echo begun; sleep 4242` on 127.0.0.1"),
+            "{error}"
+        );
         assert_eq!(text(&report.results[0]), if pty { "begun\n^C" } else { "begun\n" });
         assert!(report.results[0].exit_status != 0 && report.results[0].stderr.contains("Command timed out"));
-        assert!(started.elapsed() < Duration::from_secs(12) && report.reusable, "{pty} {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(12) && report.reusable,
+            "{pty} {:?}",
+            started.elapsed()
+        );
         // The bracket keeps the search from finding itself.
         assert_eq!(text(&bench.command("pgrep -cf 'sleep 424[2]' || true", json!({})).await), "0\n");
     }
@@ -183,9 +202,15 @@ async fn promise_4_config_stops_at_the_first_line_that_fails() {
     assert_eq!(report.outcome, Some(Outcome::Partial));
     let error = report.error.unwrap();
     assert_eq!(error.code, ErrorCode::LineRejected);
-    assert!(error.message.contains("line 2 of 3") && error.message.contains("status 5: no such thing"), "{error}");
+    assert!(
+        error.message.contains("line 2 of 3") && error.message.contains("status 5: no such thing"),
+        "{error}"
+    );
     assert_eq!(report.results.iter().map(|r| r.exit_status).collect::<Vec<_>>(), [0, 5, 1]);
-    assert_eq!(report.results[2].stderr, format!("Skipped due to previous error in execution of '{}'", lines[1]));
+    assert_eq!(
+        report.results[2].stderr,
+        format!("Skipped due to previous error in execution of '{}'", lines[1])
+    );
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\n");
 
     let report = bench.run("config", &lines[1..], json!({})).await;
@@ -289,14 +314,22 @@ async fn sudo_gets_its_password_only_when_it_asks_and_shows_it_nowhere() {
         let mut with = sudo.clone();
         with["get_pty"] = json!(pty);
         let result = bench.command("printenv SUDOED", with.clone()).await;
-        assert_eq!((text(&result), result.stderr.as_str(), result.exit_status), ("yes\n", "", 0), "pty {pty}");
+        assert_eq!(
+            (text(&result), result.stderr.as_str(), result.exit_status),
+            ("yes\n", "", 0),
+            "pty {pty}"
+        );
         with["environment"] = json!({"COLOUR": "blue"});
         let result = bench.command("echo $SUDOED $COLOUR | tr a-z A-Z", with.clone()).await;
         assert_eq!(text(&result), "YES BLUE\n");
         with["sudo_password"] = json!("wrong-one");
         let report = bench.run("config", &["touch /nowhere", "true"], with).await;
         let error = report.error.clone().unwrap();
-        assert_eq!((error.code, report.outcome), (ErrorCode::EnableFailed, Some(Outcome::NotApplied)), "pty {pty}");
+        assert_eq!(
+            (error.code, report.outcome),
+            (ErrorCode::EnableFailed, Some(Outcome::NotApplied)),
+            "pty {pty}"
+        );
         assert!(error.message.contains("sudo refused the password"));
         assert!(!format!("{report:?}").contains("wrong-one"), "{report:?}");
     }
@@ -322,7 +355,10 @@ async fn s1_what_was_asked_is_verified_at_connecting() {
     assert_eq!(code(json!({"port": 1})).await, Some(ErrorCode::ConnectFailed));
     assert_eq!(code(json!({"pkey": "no key"})).await, Some(ErrorCode::AuthenticationFailed));
     assert_eq!(code(json!({"host": ""})).await, Some(ErrorCode::BadRequest));
-    assert_eq!(code(json!({"host_key_policy": "reject", "host": "localhost"})).await, Some(ErrorCode::HostKeyUnknown));
+    assert_eq!(
+        code(json!({"host_key_policy": "reject", "host": "localhost"})).await,
+        Some(ErrorCode::HostKeyUnknown)
+    );
     assert_eq!(code(json!({"host_key_policy": "auto_add", "host": "localhost"})).await, None);
     assert_eq!(code(json!({"host_key_policy": "reject", "host": "localhost"})).await, None);
 }
@@ -379,7 +415,12 @@ fn promise_15_wrong_requests_are_named() {
     };
     let text = sentence(json!({"driver": "paramiko", "connection_args": {"host": "h"}, "command": "id",
         "driver_args": {"timeout": "x", "environment": {"A-B": "c"}}}));
-    for part in ["connection_args.username: Field required", "At least one of `password`", "driver_args.timeout", "`A-B`"] {
+    for part in [
+        "connection_args.username: Field required",
+        "At least one of `password`",
+        "driver_args.timeout",
+        "`A-B`",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let sound = json!({"driver": "paramiko", "connection_args": {"host": "h", "username": "u", "password": "p",

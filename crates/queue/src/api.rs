@@ -81,6 +81,9 @@ pub enum QueueError {
     /// The engine has been closed.
     #[error("the store has been closed")]
     Closed,
+    /// The node has not joined, or has left: whatever it held is lost, and it has to join again.
+    #[error("the node `{0}` has not joined")]
+    UnknownNode(NodeName),
 }
 
 /// The right to be the one writer of one device, until it ends or is renewed.
@@ -352,4 +355,22 @@ pub struct KnownLines {
     pub answered: Vec<ExecutionResult>,
     /// The line that was on its way, if any.
     pub sending: Option<(usize, String)>,
+}
+
+impl KnownLines {
+    /// Takes in one progress note; others than `Sending` and `Line` say nothing about lines.
+    pub fn note(&mut self, what: &What) {
+        match what {
+            What::Sending { index, command, .. } => self.sending = Some((*index, command.clone())),
+            What::Line { command, stdout, stderr, exit_status, .. } => {
+                self.sending = None;
+                let mut result = ExecutionResult::ok(command.clone(), "");
+                result.stdout = stdout.clone();
+                result.stderr = stderr.clone();
+                result.exit_status = *exit_status;
+                self.answered.push(result);
+            }
+            _ => {}
+        }
+    }
 }

@@ -7,5 +7,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod api;
+mod clock;
+mod core;
+mod embedded;
+mod events;
+mod seal;
 
 pub use api::*;
+pub use clock::Clock;
+pub use embedded::{Embedded, Faults, OpenError, Options};
+pub use events::{LINE_LIMIT, RingSize};
+pub use seal::SealError;

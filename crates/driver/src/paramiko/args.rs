@@ -24,7 +24,9 @@ pub(super) struct Args {
 pub(super) fn read(args: &Map<String, Value>) -> Result<Args, Vec<FieldError>> {
     let value = Value::Object(args.clone());
     let mut errors = Vec::new();
-    let Some(mut f) = Fields::of(&value, vec![Value::from("driver_args")], &mut errors) else { return Err(errors) };
+    let Some(mut f) = Fields::of(&value, vec![Value::from("driver_args")], &mut errors) else {
+        return Err(errors);
+    };
     let read = Args {
         timeout: f.number("timeout", 0.0, 86_400.0).filter(|s| *s > 0.0).map(Duration::from_secs_f64),
         get_pty: f.boolean("get_pty").unwrap_or(false),
@@ -79,12 +81,16 @@ mod tests {
     #[test]
     fn promise_15_wrong_driver_arguments_are_named() {
         assert!(sentence(json!({"timeout": "soon"})).contains("driver_args.timeout"));
-        assert!(sentence(json!({"environment": {"A;rm -rf /": "x"}})).contains("driver_args.environment: `A;rm -rf /`"));
+        assert!(
+            sentence(json!({"environment": {"A;rm -rf /": "x"}}))
+                .contains("driver_args.environment: `A;rm -rf /`")
+        );
         assert!(sentence(json!({"environment": {"A": ["x"]}})).contains("`A`"));
         assert!(sentence(json!({"environment": "A=1"})).contains("driver_args.environment"));
         assert!(sentence(json!({"sudo": "perhaps"})).contains("driver_args.sudo"));
         assert_eq!(sentence(json!({"bufsize": -1, "expect_map": null, "anything": {}})), "");
-        let args = read(json!({"environment": {"A": "x", "N": 7}, "timeout": "2.5"}).as_object().unwrap()).unwrap();
+        let args =
+            read(json!({"environment": {"A": "x", "N": 7}, "timeout": "2.5"}).as_object().unwrap()).unwrap();
         assert_eq!(args.environment, [("A".into(), "x".into()), ("N".into(), "7".into())]);
         assert_eq!((args.timeout, args.stop_on_error), (Some(Duration::from_millis(2500)), true));
     }

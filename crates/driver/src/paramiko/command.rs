@@ -33,8 +33,13 @@ pub(super) fn compose(command: &str, args: &Args, mark: &str) -> Composed {
         return Composed { line: format!("{before}{command}"), prompt: None };
     }
     let prompt = format!("[{mark}]");
-    let needs_shell = !before.is_empty() || command.contains(['>', '<', '|', '&', ';', '\n', '`', '$', '(', '*', '?', '~', '{']);
-    let run = if needs_shell { format!("bash -c {}", quoted(&format!("{before}{command}"))) } else { command.to_owned() };
+    let needs_shell = !before.is_empty()
+        || command.contains(['>', '<', '|', '&', ';', '\n', '`', '$', '(', '*', '?', '~', '{']);
+    let run = if needs_shell {
+        format!("bash -c {}", quoted(&format!("{before}{command}")))
+    } else {
+        command.to_owned()
+    };
     Composed { line: format!("sudo -S -p {} -- {run}", quoted(&prompt)), prompt: Some(prompt) }
 }
 
@@ -75,7 +80,10 @@ mod tests {
     #[test]
     fn sudo_stays_plain_where_it_can() {
         let args = Args { sudo: true, ..Args::default() };
-        assert_eq!(compose("systemctl restart x", &args, "m").line, "sudo -S -p '[m]' -- systemctl restart x");
+        assert_eq!(
+            compose("systemctl restart x", &args, "m").line,
+            "sudo -S -p '[m]' -- systemctl restart x"
+        );
         assert_eq!(
             compose("echo it's > /etc/motd", &args, "m").line,
             r"sudo -S -p '[m]' -- bash -c 'echo it'\''s > /etc/motd'"

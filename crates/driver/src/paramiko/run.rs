@@ -49,7 +49,8 @@ impl Session {
         let mut args = match args::read(&run.request.driver_args) {
             Ok(args) => args,
             Err(errors) => {
-                let mut report = Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
+                let mut report =
+                    Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
                 report.outcome = changes.then_some(Outcome::NotApplied);
                 report.reusable = true;
                 return report;
@@ -58,7 +59,12 @@ impl Session {
         if args.timeout.is_none() {
             args.timeout = run.request.execution_timeout.map(Duration::from_secs);
         }
-        let mut ledger = Ledger { lines: &lines, changes, report: Report { reusable: true, ..Report::default() }, doubt: false };
+        let mut ledger = Ledger {
+            lines: &lines,
+            changes,
+            report: Report { reusable: true, ..Report::default() },
+            doubt: false,
+        };
         for (index, line) in lines.iter().enumerate() {
             if run.cancel.is_cancelled() {
                 return ledger.canceled_before(index);
@@ -181,8 +187,12 @@ impl Session {
             return true;
         }
         for signal in ["TERM", "KILL"] {
-            let options =
-                ExecOptions { command: end_the_others(signal), pty: None, environment: Vec::new(), limit: 4096 };
+            let options = ExecOptions {
+                command: end_the_others(signal),
+                pty: None,
+                environment: Vec::new(),
+                limit: 4096,
+            };
             let Ok(mut other) = self.connection.exec(&options, LAST_WORDS).await else { break };
             let _slow = other.ended(LAST_WORDS).await;
             if exec.ended(LAST_WORDS).await && exec.is_done() {
@@ -306,7 +316,10 @@ async fn supervise(
                 }
                 (_, given) => {
                     // Without more input sudo gives up by itself; on a terminal it is interrupted.
-                    if close_input && !done && let Err(error) = exec.end_input().await {
+                    if close_input
+                        && !done
+                        && let Err(error) = exec.end_input().await
+                    {
                         return Some(error_info(error));
                     }
                     let why = match given {
@@ -331,7 +344,11 @@ async fn supervise(
 /// The beginning of a command, for a sentence.
 fn brief(line: &str) -> String {
     let first = line.lines().next().unwrap_or("");
-    if first.chars().count() > 80 { format!("{}...", first.chars().take(77).collect::<String>()) } else { first.to_owned() }
+    if first.chars().count() > 80 {
+        format!("{}...", first.chars().take(77).collect::<String>())
+    } else {
+        first.to_owned()
+    }
 }
 
 /// What is told of the work as a whole.
@@ -380,7 +397,8 @@ impl Ledger<'_> {
 
     fn rejected(&self, index: usize) -> ErrorInfo {
         let result = &self.report.results[index];
-        let said = result.stderr.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it printed no error");
+        let said =
+            result.stderr.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it printed no error");
         ErrorInfo::new(
             ErrorCode::LineRejected,
             format!(

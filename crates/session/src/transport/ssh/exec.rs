@@ -195,14 +195,16 @@ fn take(message: ChannelMsg, output: &mut ExecOutput, limit: usize) -> bool {
 
 /// Takes all that the command says, always: what is over the bound is dropped, so that nothing
 /// ever waits for a reader.
-async fn drain(mut read: ChannelReadHalf, output: Arc<Mutex<ExecOutput>>, tell: watch::Sender<Progress>, limit: usize) {
+async fn drain(
+    mut read: ChannelReadHalf,
+    output: Arc<Mutex<ExecOutput>>,
+    tell: watch::Sender<Progress>,
+    limit: usize,
+) {
     loop {
         let exited = output.lock().exit.is_some();
-        let message = if exited {
-            timeout(LINGER, read.wait()).await.unwrap_or_default()
-        } else {
-            read.wait().await
-        };
+        let message =
+            if exited { timeout(LINGER, read.wait()).await.unwrap_or_default() } else { read.wait().await };
         let done = match message {
             Some(ChannelMsg::Eof) => output.lock().exit.is_some(),
             Some(message) => take(message, &mut output.lock(), limit),
@@ -234,7 +236,11 @@ impl Exec {
             Ok(Err(error)) => Err(self.connection.lost(&self.connection.why(&error.to_string()))),
             Err(_) => Err(SessionError::new(
                 ErrorCode::ReadTimeout,
-                format!("the command on {} read no input for {} s", self.connection.place(), deadline.as_secs_f32()),
+                format!(
+                    "the command on {} read no input for {} s",
+                    self.connection.place(),
+                    deadline.as_secs_f32()
+                ),
             )),
         }
     }

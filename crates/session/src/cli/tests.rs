@@ -1,0 +1,5 @@
+//! The engine against devices made of bytes: what they send, in which pieces, is all that counts.
+
+mod device;
+mod pains;
+mod streams;

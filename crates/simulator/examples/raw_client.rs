@@ -1,0 +1,74 @@
+//! Prints what a raw russh client reaches against simulated devices in the same process.
+//!
+//! `cargo run --release -p netpulse-simulator --example raw_client -- --devices 1000 [--persona cisco_ios]`
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::time::Instant;
+
+use netpulse_simulator::raw::{RawOptions, RawSession, measure};
+use netpulse_simulator::{JournalOptions, Plan, Simulator};
+
+/// Resident memory of this process in KiB, from the kernel.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    text.lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .and_then(|l| l.trim().split(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (mut devices, mut persona, mut command, mut targets) =
+        (1_000u32, "cisco_ios".to_owned(), "show clock".to_owned(), Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(name) = args.next() {
+        let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+        match name.as_str() {
+            "--devices" => devices = value.parse()?,
+            "--persona" => persona = value,
+            "--command" => command = value,
+            "--target" => targets.push(value.parse()?),
+            other => {
+                return Err(format!(
+                    "there is no option {other}; there are --devices, --persona, --command, --target"
+                )
+                .into());
+            }
+        }
+    }
+    let start = Instant::now();
+    let running = if targets.is_empty() {
+        let plan = Plan {
+            journal: JournalOptions { off: true, ..JournalOptions::default() },
+            ..Plan::of(&persona, devices)
+        };
+        Some(Simulator::start(plan)?)
+    } else {
+        None
+    };
+    if let Some(running) = &running {
+        println!(
+            "{devices} devices listening after {} ms, {} KiB resident",
+            start.elapsed().as_millis(),
+            resident()
+        );
+        targets = running.devices().iter().filter_map(|d| d.ssh).collect();
+    }
+    let options = RawOptions { command, ..RawOptions::new(targets.clone()) };
+    println!("{}", serde_json::to_string_pretty(&measure(&options).await?)?);
+    if running.is_some() {
+        let before = resident();
+        let mut sessions = Vec::new();
+        let some = targets.len().min(1_000);
+        for target in &targets[..some] {
+            sessions.push(RawSession::open(*target, &options).await?);
+        }
+        println!(
+            "{some} idle sessions: {} KiB each, both ends together",
+            resident().saturating_sub(before) / some as u64
+        );
+    }
+    Ok(())
+}
