@@ -288,9 +288,11 @@ async fn supervise(
     close_input: bool,
 ) -> Option<ErrorInfo> {
     if let Some(prompt) = prompt {
+        /// Sudo asks before the command says anything, so its prompt is near the beginning.
+        const HEAD: usize = 16 * 1024;
         let asked = |output: &ExecOutput| {
             let count = |stream: &[u8]| {
-                let head = &stream[..stream.len().min(64 * 1024)];
+                let head = &stream[..stream.len().min(HEAD)];
                 String::from_utf8_lossy(head).matches(prompt).count()
             };
             count(&output.stderr) + count(&output.stdout)
@@ -327,8 +329,8 @@ async fn supervise(
                     return Some(ErrorInfo::new(ErrorCode::EnableFailed, why));
                 }
             }
-            if done || exec.peek(|output| output.overflow.is_some()) {
-                return None;
+            if done || exec.peek(|output| output.stdout.len().max(output.stderr.len()) > HEAD) {
+                break;
             }
             exec.more().await;
         }

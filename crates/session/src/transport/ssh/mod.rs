@@ -334,6 +334,9 @@ fn config(
         client_id: russh::SshId::Standard(concat!("SSH-2.0-NetPulse_", env!("CARGO_PKG_VERSION")).into()),
         preferred: algorithms::offer(legacy, &options.disabled, &known, options.compress),
         gex,
+        // New keys by volume, as RFC 4253 wants them, and never by the clock: an idle terminal
+        // needs none, and some old devices end the session when asked.
+        limits: russh::Limits::new(1 << 30, 1 << 30, Duration::from_secs(365 * 86_400)),
         nodelay: true,
         keepalive_interval: options.keepalive.filter(|d| !d.is_zero()),
         keepalive_max: 3,
