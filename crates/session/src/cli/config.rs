@@ -580,6 +580,25 @@ fn skip_rest(reports: &mut Vec<LineReport>, lines: &[String], because: Option<us
     }
 }
 
+/// The lines that `items` hold: an item may be a whole rendered template. Empty lines are left
+/// out, except inside texts without prompts (banners), where they count.
+#[must_use]
+pub fn config_lines(platform: &Platform, items: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut block: Option<End> = None;
+    for line in items.iter().flat_map(|item| item.split('\n')).map(|line| line.trim_end_matches('\r')) {
+        if block.is_none() && line.trim().is_empty() {
+            continue;
+        }
+        block = match block {
+            Some(end) => (!end.closes(line)).then_some(end),
+            None => opened(platform, line),
+        };
+        lines.push(line.to_owned());
+    }
+    lines
+}
+
 /// How a text without prompts ends.
 enum End {
     Contains(Vec<u8>),

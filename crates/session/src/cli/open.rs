@@ -281,7 +281,7 @@ impl Session {
 
     /// Runs the platform's preparing commands. Errors in their answers are tolerated: pagers are
     /// answered anyway.
-    async fn prepare(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn prepare(&mut self) -> Result<(), SessionError> {
         let platform = Arc::clone(&self.stream.platform);
         if platform.rules.enable.at_login.unwrap_or(false) && self.mode == Mode::Exec && platform.has_enable()
         {
