@@ -160,9 +160,12 @@ fn starts(word: &str, typed: &str) -> bool {
     !typed.is_empty() && word.len() >= typed.len() && word.is_char_boundary(typed.len()) && word[..typed.len()].eq_ignore_ascii_case(typed)
 }
 
+/// A pattern that fits: number, pattern, rank, arguments.
+type Candidate<'a> = (usize, &'a Pattern, Vec<u8>, Vec<(String, String)>);
+
 /// Judges a line against all patterns of a mode.
 pub fn judge<'a>(patterns: impl Iterator<Item = &'a Pattern> + Clone, words: &[&str], abbreviate: bool) -> Verdict {
-    let mut best: Vec<(usize, &Pattern, Vec<u8>, Vec<(String, String)>)> = Vec::new();
+    let mut best: Vec<Candidate<'_>> = Vec::new();
     let mut incomplete = false;
     let mut off = 0;
     for (number, pattern) in patterns.enumerate() {
