@@ -200,14 +200,12 @@ impl Config {
                 .unwrap_or_default()
         };
         if !key.is_empty() {
-            if let Some(at) = nodes.iter().position(|n| has_words(&n.text, &key)) {
-                if let Some(node) = nodes.get_mut(at) {
-                    if node.text == line {
-                        return Edit::Same;
-                    }
-                    node.text = line.to_owned();
-                    return Edit::Changed;
+            if let Some(node) = nodes.iter_mut().find(|n| has_words(&n.text, &key)) {
+                if node.text == line {
+                    return Edit::Same;
                 }
+                node.text = line.to_owned();
+                return Edit::Changed;
             }
         } else if nodes.iter().any(|n| n.text == line) {
             return Edit::Same;

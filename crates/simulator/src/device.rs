@@ -329,19 +329,17 @@ impl Device {
     ) -> R {
         let mut state = self.state.lock();
         let kind = self.persona.spec.config.candidate;
-        let result = if candidate && kind != Candidate::None {
+        if candidate && kind != Candidate::None {
             let running = state.running.clone();
             let slot = if kind == Candidate::Shared { &mut state.candidate } else { private };
-            change(Arc::make_mut(slot.get_or_insert(running)))
-        } else {
-            let result = change(Arc::make_mut(&mut state.running));
-            if self.persona.spec.config.saved_at_once {
-                state.startup = state.running.clone();
-            }
-            drop(state);
-            self.rename();
-            return result;
-        };
+            return change(Arc::make_mut(slot.get_or_insert(running)));
+        }
+        let result = change(Arc::make_mut(&mut state.running));
+        if self.persona.spec.config.saved_at_once {
+            state.startup = state.running.clone();
+        }
+        drop(state);
+        self.rename();
         result
     }
 
