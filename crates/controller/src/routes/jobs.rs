@@ -10,6 +10,7 @@ use futures_util::stream;
 use netpulse_model::api::{CancelResponse, ErrorBody, JobInResponse, WhyResponse};
 use netpulse_model::{Job, JobId, JobStatus, QueueName};
 use netpulse_queue::{Canceled, JobQuery, Page};
+use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -127,12 +128,13 @@ fn lead_on(response: &mut Response, uri: &Uri, next: &str) {
         ["limit", "queue", "node", "host", "status", "state", "since", "until"].contains(&name)
     });
     let query: Vec<&str> = kept.collect();
+    let next = format!("{next}.{}", checksum(next));
     let encoded: String = next
         .bytes()
         .map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
         .collect();
     let link = format!("<{}?{}&cursor={encoded}>; rel=\"next\"", uri.path(), query.join("&"));
-    if let (Ok(cursor), Ok(link)) = (HeaderValue::from_str(next), HeaderValue::from_str(&link)) {
+    if let (Ok(cursor), Ok(link)) = (HeaderValue::from_str(&next), HeaderValue::from_str(&link)) {
         response.headers_mut().insert("x-next-cursor", cursor);
         response.headers_mut().insert(header::LINK, link);
     }
@@ -157,8 +159,17 @@ pub(crate) fn filter(params: &Params) -> Result<JobQuery, ApiError> {
     };
     query.since = params.time("since")?;
     query.until = params.time("until")?;
-    query.cursor = params.get("cursor").map(str::to_owned);
+    query.cursor = params.parsed("cursor", |text| match text.rsplit_once('.') {
+        Some((cursor, sum)) if sum == checksum(cursor) => Ok(cursor.to_owned()),
+        _ => Err("Input should be `X-Next-Cursor` of the page before, unchanged"),
+    })?;
     Ok(query)
+}
+
+/// Tells a cursor of ours from a typing error, which would otherwise find a wrong page.
+fn checksum(cursor: &str) -> String {
+    let digest = Sha256::digest(cursor.as_bytes());
+    digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `queue`, else `node`, else `host`.

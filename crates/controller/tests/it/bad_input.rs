@@ -63,6 +63,8 @@ async fn the_error_bodies_are_upstreams() {
     assert_eq!(port["detail"], "Validation Error");
     assert_eq!(port["errors"][0], json!({"type": "less_than_equal", "loc": ["connection_args", "port"],
         "msg": "Input should be less than or equal to 65535", "input": null}));
+    let secret = w.post("/device/test", &json!({"connection_args": {"host": "h", "password": "s3cret-pw"}})).await;
+    assert!(secret.status == 422 && secret.text.contains("******") && !secret.text.contains("s3cret-pw"), "{}", secret.text);
     let test = w.post("/device/test", &json!({})).await;
     assert_eq!(test.status, 422);
     assert_eq!(test.json()["detail"][0], json!({"type": "missing", "loc": ["body", "driver"], "msg": "Field required", "input": {}}));
@@ -129,6 +131,7 @@ async fn query_parameters_are_named() {
         ("/jobs?limit=ten", "limit"),
         ("/jobs?since=yesterday", "since"),
         ("/jobs?until=x", "until"),
+        ("/jobs?cursor=12", "cursor"),
         ("/jobs/6c0e9d0e-7f6f-4a0e-b7e7-2f2f6d9d1e55?wait=-1", "wait"),
         ("/jobs/6c0e9d0e-7f6f-4a0e-b7e7-2f2f6d9d1e55?wait=inf", "wait"),
         ("/workers?queue=lifo", "queue"),

@@ -197,3 +197,27 @@ async fn browsers_from_elsewhere_only_when_configured() {
     assert!(allowed.header("access-control-allow-headers").contains("x-api-key"));
     assert_eq!(preflight(&w, "https://evil.example").await.header("access-control-allow-origin"), "");
 }
+
+/// Time runs by itself here whenever nothing moves, so that half a minute passes at once.
+#[tokio::test(start_paused = true)]
+async fn promise_10_slow_clients_are_let_go() {
+    let w = world().await;
+    let started = tokio::time::Instant::now();
+    let mut slow_head = connect(&w.url).await;
+    slow_head.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow").await.unwrap();
+    let mut rest = Vec::new();
+    slow_head.read_to_end(&mut rest).await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(29) && waited < Duration::from_secs(60), "{waited:?}");
+
+    let started = tokio::time::Instant::now();
+    let mut slow_body = connect(&w.url).await;
+    let head = format!("POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{");
+    slow_body.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    slow_body.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 408") && text.contains("stalled for 20 s"), "{text}");
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(19) && waited < Duration::from_secs(60), "{waited:?}");
+    assert!(w.queue.all().is_empty());
+}
