@@ -87,6 +87,9 @@ const VENDORS: &[Vendor] = &[
     },
 ];
 
+/// The devices' enable secret.
+const ENABLE: &str = "lift-me-up";
+
 /// Devices of each vendor.
 const EACH: u32 = 2;
 
@@ -145,7 +148,7 @@ struct Shown {
 fn start_devices() -> Result<Vec<Shown>, Failure> {
     let mut devices = Vec::new();
     for vendor in VENDORS {
-        let running = Simulator::start(Plan::of(vendor.platform, EACH))
+        let running = Simulator::start(Plan { enable: ENABLE.to_owned(), ..Plan::of(vendor.platform, EACH) })
             .map_err(|e| Failure::local(format!("the simulated devices did not start: {e}")))?;
         let running = std::sync::Arc::new(running);
         for device in running.devices() {
@@ -170,8 +173,7 @@ fn entry(device: &Shown, what: &str, value: Value) -> Value {
 fn body(devices: Vec<Value>) -> Value {
     json!({
         "driver": "netmiko",
-        "connection_args": {"username": "admin", "password": "admin", "secret": "enable"},
-        "enable_mode": true,
+        "connection_args": {"username": "admin", "password": "admin", "secret": ENABLE},
         "devices": devices,
     })
 }
