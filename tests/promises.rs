@@ -90,7 +90,9 @@ async fn promise_1_5_6_kill_9_loses_nothing_and_pushes_nothing_twice() {
         assert!(["finished", "failed"].contains(&status), "accepted and never settled: {job}");
         assert!(!job["result"].is_null(), "final without a result: {job}");
         let Some((device, n)) = what else {
-            assert_eq!(status, "finished", "a query is run again after a lost worker: {job}");
+            // Run again after a lost worker; after the third it may be what ends them.
+            let poison = job["result"]["error"]["type"] == "worker_lost" && job["attempt"] == 3;
+            assert!(status == "finished" || poison, "{job}");
             continue;
         };
         let received = marks(&running, *device).iter().any(|l| l.ends_with(&format!("mark-{n:04}")));

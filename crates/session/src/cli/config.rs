@@ -111,6 +111,9 @@ impl Progress for Silent {
     fn answered(&mut self, _index: usize, _report: &LineReport) {}
 }
 
+/// How long a canceled change waits for the line that is on its way.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How the sending of lines ended.
 enum Sent {
     All,
@@ -353,7 +356,16 @@ impl Session {
                 return Ok(Found::Echo);
             }
             let want = Want { echo_only, replies: answers, ask: true, ..Want::prompt(options.read_timeout) };
-            self.stream.wait(&want).await
+            match self.stream.wait(&want).await {
+                // A cancel comes into force between lines: the one on its way is let end, so that
+                // what it did is known. Only one that hangs is interrupted.
+                Err(canceled) if canceled.kind == ErrorCode::Canceled => {
+                    let deadline = want.deadline.min(Instant::now() + CANCEL_PATIENCE);
+                    let ended = self.stream.wait(&Want { cancel: false, deadline, ..want }).await;
+                    ended.map_err(|error| if error.kind == ErrorCode::ReadTimeout { canceled } else { error })
+                }
+                other => other,
+            }
         }
         .await;
         match result {
