@@ -147,6 +147,14 @@ impl Events {
         notify
     }
 
+    /// Forgets a job's watchers when the last one has gone.
+    pub(crate) fn unwatch(&self, job: JobId) {
+        let mut ring = self.ring.lock();
+        if ring.watched.get(&job).is_some_and(|watcher| watcher.strong_count() == 0) {
+            ring.watched.remove(&job);
+        }
+    }
+
     /// Told of each new event.
     pub(crate) fn any(&self) -> &Notify {
         &self.all

@@ -27,7 +27,7 @@ fn run_and_kill(folder: &Path, lines: usize) -> Vec<(String, JobId)> {
         .expect("cargo has built the example queue_submitter");
     let mut said = Vec::new();
     let mut reader = BufReader::new(child.stdout.take().unwrap()).lines();
-    while let Some(line) = reader.next() {
+    for line in reader.by_ref() {
         said.push(line.unwrap());
         if said.len() == lines {
             child.kill().unwrap();

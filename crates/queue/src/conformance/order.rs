@@ -26,7 +26,7 @@ pub async fn promise_2_a_device_has_one_owner<F: Factory>() {
     assert_eq!(queue.acquire("n1", &device("sw1")).await.unwrap(), None, "a silent node takes nothing");
     let second = acquire(&*queue, "n2", "sw1").await;
     assert!(second.epoch > first.epoch);
-    assert_eq!(queue.renew("n1").await.unwrap(), [first.clone()], "n1 learns what it lost");
+    assert_eq!(queue.renew("n1").await.unwrap(), std::slice::from_ref(&first), "n1 learns what it lost");
     assert_eq!(queue.renew("n1").await.unwrap(), [], "once");
     queue.release(&first).await.unwrap();
     assert_eq!(claim(&*queue, &second).await.job.id, waits.id, "an old lease releases nothing");

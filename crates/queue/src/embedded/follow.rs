@@ -94,6 +94,13 @@ fn one(shared: Arc<Shared>, job: JobId, after: Option<u64>) -> BoxStream<'static
     .boxed()
 }
 
+impl Drop for One {
+    fn drop(&mut self) {
+        self.watch = None;
+        self.shared.events.unwatch(self.job);
+    }
+}
+
 impl One {
     fn take(&mut self, events: Vec<Arc<Event>>) {
         for event in events {
