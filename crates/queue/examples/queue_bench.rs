@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use netpulse_model::job::RetryPolicy;
 use netpulse_model::result::ResultType;
-use netpulse_model::{
-    DeviceKey, ExecutionResult, JobId, JobKind, JobResult, JobStatus, Priority, QueueName,
-};
+use netpulse_model::{DeviceKey, ExecutionResult, JobId, JobKind, JobResult, JobStatus, Priority, QueueName};
 use netpulse_queue::{Completion, Embedded, JobQuery, NewJob, Options, Queue, Submitted, Verdict};
 
 const CALLERS: usize = 32;
@@ -130,12 +128,20 @@ async fn main() {
 
     let start = Instant::now();
     let page = queue.list(&JobQuery { limit: 100, ..JobQuery::default() }).await.unwrap();
-    println!("first page of {} jobs among {count}: {:.1} ms", page.jobs.len(), start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "first page of {} jobs among {count}: {:.1} ms",
+        page.jobs.len(),
+        start.elapsed().as_secs_f64() * 1e3
+    );
     let status = vec![JobStatus::Finished];
     let host = Some("192.0.2.7".to_owned());
     let start = Instant::now();
     let page = queue.list(&JobQuery { limit: 100, status, host, ..JobQuery::default() }).await.unwrap();
-    println!("first page of one host, {} jobs: {:.1} ms", page.jobs.len(), start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "first page of one host, {} jobs: {:.1} ms",
+        page.jobs.len(),
+        start.elapsed().as_secs_f64() * 1e3
+    );
 
     let start = Instant::now();
     let bulk: Vec<NewJob> = (0..1000).map(|n| job(n, JobKind::Query, true)).collect();

@@ -74,7 +74,9 @@ impl Events {
         while ring.events.len() > self.size.events.max(1)
             || (ring.bytes > self.size.bytes && ring.events.len() > 1)
         {
-            let Some((gone, cost)) = ring.events.pop_front() else { break };
+            let Some((gone, cost)) = ring.events.pop_front() else {
+                break;
+            };
             ring.bytes -= cost;
             ring.first += 1;
             if let Some(trail) = ring.trails.get_mut(&gone.job) {
@@ -114,7 +116,8 @@ impl Events {
         let gap = (from < oldest).then_some(EventId(ring.first));
         let from = from.max(oldest);
         let skip = usize::try_from(from + 1 - ring.first).unwrap_or(usize::MAX);
-        let events: Vec<_> = ring.events.iter().skip(skip).take(256).map(|(event, _)| event.clone()).collect();
+        let events: Vec<_> =
+            ring.events.iter().skip(skip).take(256).map(|(event, _)| event.clone()).collect();
         let cursor = from + events.len() as u64;
         Batch { events, gap, cursor }
     }
@@ -127,7 +130,9 @@ impl Events {
     /// One job's events after `cursor`.
     pub(crate) fn of_job_after(&self, job: JobId, cursor: u64) -> Vec<Arc<Event>> {
         let ring = self.ring.lock();
-        let Some(trail) = ring.trails.get(&job) else { return Vec::new() };
+        let Some(trail) = ring.trails.get(&job) else {
+            return Vec::new();
+        };
         let new = trail.partition_point(|id| *id <= cursor);
         trail
             .range(new..)

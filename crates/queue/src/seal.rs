@@ -31,7 +31,9 @@ pub enum SealError {
         source: io::Error,
     },
     /// The key file has another size.
-    #[error("the sealing key `{0}` must hold exactly 32 bytes: put back the file that this store was made with")]
+    #[error(
+        "the sealing key `{0}` must hold exactly 32 bytes: put back the file that this store was made with"
+    )]
     Size(PathBuf),
     /// What is stored was sealed with a key that is not here.
     #[error("it was sealed with key {0}, which is not in the store's folder")]
@@ -143,13 +145,8 @@ fn make_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, SealError> {
     let mut key = Zeroizing::new([0_u8; 32]);
     rand::fill(key.as_mut_slice());
     let new = path.with_file_name("new-seal.key");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(io)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(io)?;
     file.write_all(key.as_slice()).map_err(io)?;
     file.sync_all().map_err(io)?;
     fs::rename(&new, path).map_err(io)?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use netpulse_model::{ErrorCode, JobKind, JobStatus, Outcome, QueueName};
 use netpulse_queue::conformance::{
-    accept, acquire, applied, change, claim, error_of, finished, fifo_query, job, line, new_job,
-    outcome_of, query,
+    accept, acquire, applied, change, claim, error_of, fifo_query, finished, job, line, new_job, outcome_of,
+    query,
 };
 use netpulse_queue::{Embedded, JobQuery, NewJob, Options, Queue, Submitted, Verdict};
 

@@ -39,7 +39,9 @@ impl Cache {
         }
         self.bytes += bytes;
         while self.bytes > self.limit {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             if let Some(gone) = self.entries.remove(&oldest) {
                 self.bytes -= gone.bytes;
             }

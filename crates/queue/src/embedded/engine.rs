@@ -103,7 +103,8 @@ impl Shared {
             let opened = match self.sealed_request(id, picked.seq, picked.sealed).await? {
                 Some(sealed) => {
                     let shared = self.clone();
-                    off_thread(sealed.bytes().len(), move || shared.keys.open_sealed(id, sealed.bytes())).await?
+                    off_thread(sealed.bytes().len(), move || shared.keys.open_sealed(id, sealed.bytes()))
+                        .await?
                 }
                 None => Err(crate::seal::SealError::Damaged),
             };
@@ -120,7 +121,8 @@ impl Shared {
                 }
                 Err(error) => {
                     tracing::error!(job = %id, %error, "a stored request cannot be opened");
-                    let message = format!("the stored request cannot be opened, so the job was not run: {error}");
+                    let message =
+                        format!("the stored request cannot be opened, so the job was not run: {error}");
                     self.with(|state, now| state.core.fail_running(id, message, now));
                 }
             }
@@ -532,7 +534,9 @@ fn accept(shared: &Shared, state: &mut State, new: NewJob, sealed: Vec<u8>, now:
 fn admit(shared: &Shared, reply: oneshot::Sender<Result<Vec<Taken>, QueueError>>) -> Done {
     let me = shared.me.clone();
     Box::new(move |work, report| {
-        let (Work::Accept(accepts), Some(shared)) = (work, me.upgrade()) else { return };
+        let (Work::Accept(accepts), Some(shared)) = (work, me.upgrade()) else {
+            return;
+        };
         let answer = shared.with(|state, now| match report {
             Ok(report) => {
                 let mut taken = Vec::with_capacity(accepts.len());

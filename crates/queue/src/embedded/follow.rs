@@ -123,8 +123,9 @@ impl One {
         if whole || self.after.is_some_and(seen) {
             let after = self.after.unwrap_or(0);
             self.cursor = after;
-            self.over =
-                kept.last().is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
+            self.over = kept
+                .last()
+                .is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
             self.take(kept.into_iter().filter(|event| event.id.0 > after).collect());
             return;
         }
@@ -184,8 +185,7 @@ impl Shared {
 /// A job's life as its row tells it. All bear `last`, so that a follower resumes after it.
 fn told(job: &Job, last: u64) -> Vec<Event> {
     let device = job.device.as_ref().map(ToString::to_string);
-    let event =
-        |at, what| Event { id: EventId(last), at, job: job.id, device: device.clone(), what };
+    let event = |at, what| Event { id: EventId(last), at, job: job.id, device: device.clone(), what };
     let mut events = vec![event(job.created_at, What::Queued { queue: job.queue.to_string() })];
     if let Some(at) = job.started_at {
         let worker = job.worker.clone().unwrap_or_default();

@@ -262,7 +262,9 @@ impl Embedded {
 
     async fn join_writer(&self) {
         self.shared.send(Work::Stop, true, true, Box::new(|_, _| ()));
-        let Some(writer) = self.writer.lock().take() else { return };
+        let Some(writer) = self.writer.lock().take() else {
+            return;
+        };
         let joined = tokio::task::spawn_blocking(move || writer.join());
         match tokio::time::timeout(self.shared.options.deadline, joined).await {
             Ok(Ok(Ok(()))) => {}
@@ -346,7 +348,9 @@ impl Shared {
         };
         let me = self.me.clone();
         let done: Done = Box::new(move |_, report| {
-            let (Some((id, expires_at)), Some(shared)) = (end, me.upgrade()) else { return };
+            let (Some((id, expires_at)), Some(shared)) = (end, me.upgrade()) else {
+                return;
+            };
             // What could not be written is not kept either: memory never says more than the disk.
             let size = match report {
                 Ok(report) => report.sizes.iter().sum(),
@@ -401,10 +405,7 @@ impl Shared {
     }
 
     /// Waits for the writer's answer, no longer than the deadline.
-    async fn answer<T>(
-        &self,
-        answer: oneshot::Receiver<Result<T, QueueError>>,
-    ) -> Result<T, QueueError> {
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, QueueError>>) -> Result<T, QueueError> {
         let deadline = self.options.deadline;
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => answer,
@@ -476,7 +477,9 @@ impl State {
 /// Wakes when something falls due: one sleep for the whole engine.
 async fn run_timer(shared: Weak<Shared>) {
     loop {
-        let Some(strong) = shared.upgrade() else { return };
+        let Some(strong) = shared.upgrade() else {
+            return;
+        };
         let wait = strong.on_time();
         let (moved, rearmed) = (strong.options.clock.moved.clone(), strong.rearmed.clone());
         drop(strong);
@@ -519,8 +522,6 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(io(&path)(source)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io(&path))?;
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io(&path))?;
     Ok(file)
 }

@@ -71,7 +71,9 @@ const COLUMNS: &str = "j.id, j.status, j.queue, j.device, j.kind, j.priority, j.
 pub(super) enum StoreError {
     #[error("{0}")]
     Sql(#[from] rusqlite::Error),
-    #[error("it was made by a newer version (tables {found}, known up to {VERSION}): start that version again, or use another folder")]
+    #[error(
+        "it was made by a newer version (tables {found}, known up to {VERSION}): start that version again, or use another folder"
+    )]
     Newer { found: i64 },
 }
 
@@ -184,8 +186,7 @@ pub(super) fn left(db: &Connection) -> rusqlite::Result<Vec<Left>> {
         let seq: i64 = row.get(16)?;
         let span = |at| row.get::<_, i64>(at).map(|micros| Duration::from_micros(micros.unsigned_abs()));
         let retry: RetryPolicy = json_of(row, 20)?;
-        let mut live =
-            Live::new(job, seq.unsigned_abs(), span(17)?, span(18)?, span(19)?, retry, None);
+        let mut live = Live::new(job, seq.unsigned_abs(), span(17)?, span(18)?, span(19)?, retry, None);
         live.not_before = row.get::<_, Option<i64>>(21)?.map(Timestamp);
         live.lost = row.get(22)?;
         live.cancel = row.get(23)?;
@@ -320,8 +321,11 @@ pub(super) fn write(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<u
             tx.prepare_cached("DELETE FROM notes WHERE seq = ?1")?.execute([seq])?;
         }
         Record::Note { index, note, .. } => {
-            tx.prepare_cached("INSERT INTO notes (seq, at, json) VALUES (?1, ?2, ?3)")?
-                .execute(params![seq, i64::try_from(*index).unwrap_or(i64::MAX), to_json(note)?])?;
+            tx.prepare_cached("INSERT INTO notes (seq, at, json) VALUES (?1, ?2, ?3)")?.execute(params![
+                seq,
+                i64::try_from(*index).unwrap_or(i64::MAX),
+                to_json(note)?
+            ])?;
         }
         Record::CancelAsked { reason, .. } => {
             tx.prepare_cached("UPDATE jobs SET cancel = ?2 WHERE seq = ?1")?.execute(params![seq, reason])?;
