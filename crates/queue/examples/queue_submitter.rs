@@ -72,7 +72,10 @@ async fn main() {
             // What is said here has been sent to the device.
             say("started", claim.job.id);
             let command = "vlan 10".to_owned();
-            assert_eq!(queue.progress(&claim.token, What::Sending { index: 0, total: 1, command }), Verdict::Taken);
+            assert_eq!(
+                queue.progress(&claim.token, What::Sending { index: 0, total: 1, command }),
+                Verdict::Taken
+            );
             result.outcome = Some(Outcome::Applied);
         }
         let completion = Completion { status: JobStatus::Finished, result };

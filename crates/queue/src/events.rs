@@ -74,7 +74,9 @@ impl Events {
         while ring.events.len() > self.size.events.max(1)
             || (ring.bytes > self.size.bytes && ring.events.len() > 1)
         {
-            let Some((gone, cost)) = ring.events.pop_front() else { break };
+            let Some((gone, cost)) = ring.events.pop_front() else {
+                break;
+            };
             ring.bytes -= cost;
             ring.first += 1;
             if let Some(trail) = ring.trails.get_mut(&gone.job) {
@@ -128,7 +130,9 @@ impl Events {
     /// One job's events after `cursor`.
     pub(crate) fn of_job_after(&self, job: JobId, cursor: u64) -> Vec<Arc<Event>> {
         let ring = self.ring.lock();
-        let Some(trail) = ring.trails.get(&job) else { return Vec::new() };
+        let Some(trail) = ring.trails.get(&job) else {
+            return Vec::new();
+        };
         let new = trail.partition_point(|id| *id <= cursor);
         trail
             .range(new..)
@@ -146,6 +150,14 @@ impl Events {
         let notify = Arc::new(Notify::new());
         ring.watched.insert(job, Arc::downgrade(&notify));
         notify
+    }
+
+    /// Forgets a job's watchers when the last one has gone.
+    pub(crate) fn unwatch(&self, job: JobId) {
+        let mut ring = self.ring.lock();
+        if ring.watched.get(&job).is_some_and(|watcher| watcher.strong_count() == 0) {
+            ring.watched.remove(&job);
+        }
     }
 
     /// Told of each new event.

@@ -27,7 +27,7 @@ fn run_and_kill(folder: &Path, lines: usize) -> Vec<(String, JobId)> {
         .expect("cargo has built the example queue_submitter");
     let mut said = Vec::new();
     let mut reader = BufReader::new(child.stdout.take().unwrap()).lines();
-    while let Some(line) = reader.next() {
+    for line in reader.by_ref() {
         said.push(line.unwrap());
         if said.len() == lines {
             child.kill().unwrap();
@@ -65,7 +65,8 @@ async fn promise_1_5_6_kill_minus_nine_loses_nothing_accepted_and_repeats_no_mod
         }
         let queue = Embedded::open(folder.path(), Options::default()).unwrap();
         for id in &accepted {
-            let job = queue.job(*id).await.unwrap().unwrap_or_else(|| panic!("{id} was accepted and is lost"));
+            let job =
+                queue.job(*id).await.unwrap().unwrap_or_else(|| panic!("{id} was accepted and is lost"));
             assert_eq!(job.status.is_final(), job.result.is_some());
             assert_ne!(job.status, JobStatus::Started, "settled on opening");
             let outcome = job.result.as_ref().and_then(|result| result.outcome);
@@ -92,7 +93,9 @@ async fn promise_1_5_6_kill_minus_nine_loses_nothing_accepted_and_repeats_no_mod
 async fn a_second_process_on_the_same_store_is_refused_with_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let queue = Embedded::open(folder.path(), Options::default()).unwrap();
-    let Err(error) = Embedded::open(folder.path(), Options::default()) else { panic!("one store, one server") };
+    let Err(error) = Embedded::open(folder.path(), Options::default()) else {
+        panic!("one store, one server")
+    };
     assert!(matches!(error, OpenError::InUse { .. }));
     let text = error.to_string();
     assert!(text.contains(&folder.path().display().to_string()), "{text}");

@@ -62,7 +62,9 @@ pub async fn promise_1_a_bulk_is_accepted_in_order<F: Factory>() {
     for (n, (answer, id)) in answers.iter().zip(&ids).enumerate() {
         match answer {
             Submitted::Accepted(job) => assert_eq!((job.id, n == 4), (*id, false)),
-            Submitted::Full { .. } => assert_eq!(n, 4, "one device's bound does not reject the others"),
+            Submitted::Full { .. } => {
+                assert_eq!(n, 4, "one device's bound does not reject the others")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -217,7 +219,9 @@ pub async fn promise_9_cancel_says_what_it_did<F: Factory>() {
     stopped.status = JobStatus::Canceled;
     stopped.result.outcome = Some(Outcome::Partial);
     assert_eq!(queue.complete(&first.token, stopped).await.unwrap(), Verdict::Taken);
-    let Canceled::TooLate(ended) = queue.cancel(running.id, "").await.unwrap() else { panic!("it has ended") };
+    let Canceled::TooLate(ended) = queue.cancel(running.id, "").await.unwrap() else {
+        panic!("it has ended")
+    };
     assert_eq!((ended.status, outcome_of(&ended)), (JobStatus::Canceled, Some(Outcome::Partial)));
     assert_eq!(queue.cancel(JobId::random(), "").await.unwrap(), Canceled::Unknown);
     let counts = queue.counts().await.unwrap();
@@ -334,7 +338,11 @@ pub async fn promise_11_an_outage_refuses_submits_and_holds_results<F: Factory>(
     assert!(matches!(queue.submit(vec![query("sw1")]).await, Err(QueueError::Unavailable(_))));
     assert!(queue.health().await.is_err());
     assert!(matches!(queue.cancel(waiting.id, "").await, Err(QueueError::Unavailable(_))));
-    assert_eq!(job(&*queue, waiting.id).await.status, JobStatus::Queued, "a cancel that failed changed nothing");
+    assert_eq!(
+        job(&*queue, waiting.id).await.status,
+        JobStatus::Queued,
+        "a cancel that failed changed nothing"
+    );
     let lease = acquire(&*queue, "n1", "sw3").await;
     assert!(matches!(queue.claim(&lease).await, Err(QueueError::Unavailable(_))), "no start unwritten");
     assert_eq!(queue.progress(&change_claim.token, sending(0, "vlan 10")), Verdict::Taken);
@@ -557,7 +565,16 @@ pub async fn lists_filter<F: Factory>() {
     let console = DeviceKey::new("sw1", 2001, 22);
     let two = accept(&*queue, new_job(QueueName::Fifo, console.clone(), JobKind::Query)).await.id;
     let three = accept(&*queue, change("sw2")).await.id;
-    let four = accept(&*queue, new_job(QueueName::Host(DeviceKey::new("2001:db8::1", 22, 22)), DeviceKey::new("2001:db8::1", 22, 22), JobKind::Query)).await.id;
+    let four = accept(
+        &*queue,
+        new_job(
+            QueueName::Host(DeviceKey::new("2001:db8::1", 22, 22)),
+            DeviceKey::new("2001:db8::1", 22, 22),
+            JobKind::Query,
+        ),
+    )
+    .await
+    .id;
     run(&*queue, "sw1", finished()).await;
     queue.claim_fifo("n2", 1).await.unwrap().expect("a job waits");
     let ids = async |query: JobQuery| -> Vec<JobId> {
@@ -568,7 +585,10 @@ pub async fn lists_filter<F: Factory>() {
     let base = JobQuery::default;
     assert_eq!(ids(base()).await, [one, two, three, four]);
     assert_eq!(ids(JobQuery { status: vec![JobStatus::Finished], ..base() }).await, [one]);
-    assert_eq!(ids(JobQuery { status: vec![JobStatus::Started, JobStatus::Queued], ..base() }).await, [two, three, four]);
+    assert_eq!(
+        ids(JobQuery { status: vec![JobStatus::Started, JobStatus::Queued], ..base() }).await,
+        [two, three, four]
+    );
     assert_eq!(ids(JobQuery { queue: Some(QueueName::Fifo), ..base() }).await, [two]);
     assert_eq!(ids(JobQuery { host: Some("SW1".into()), ..base() }).await, [one, two]);
     assert_eq!(ids(JobQuery { host: Some("sw1:2001".into()), ..base() }).await, [two]);

@@ -208,9 +208,13 @@ impl<F: Factory> Pair<F> {
             Operation::Acquire { node, device: at } => {
                 let got = self.queue.acquire(NODES[node], &device(&name(at))).await.unwrap();
                 match self.reference.leases.get(&at) {
-                    Some(lease) if lease.node == NODES[node] => assert_eq!(got.as_ref(), Some(lease)),
+                    Some(lease) if lease.node == NODES[node] => {
+                        assert_eq!(got.as_ref(), Some(lease))
+                    }
                     Some(_) => assert_eq!(got, None, "another holds it"),
-                    None if self.reference.running_on(at).any(|job| job.modification) => assert_eq!(got, None),
+                    None if self.reference.running_on(at).any(|job| job.modification) => {
+                        assert_eq!(got, None)
+                    }
                     None => {
                         let lease = got.expect("the device is free");
                         assert!(lease.epoch > self.reference.last_epoch);
@@ -231,7 +235,9 @@ impl<F: Factory> Pair<F> {
                 }
             }
             Operation::Claim { device } => {
-                let Some(lease) = self.reference.leases.get(&device).cloned() else { return };
+                let Some(lease) = self.reference.leases.get(&device).cloned() else {
+                    return;
+                };
                 let first = self.reference.queue(|job| !job.fifo && job.device == device).first().copied();
                 let expected = first.filter(|at| self.reference.may_start(*at));
                 let got = self.queue.claim(&lease).await.unwrap();
@@ -248,7 +254,10 @@ impl<F: Factory> Pair<F> {
                 let Some(at) = self.pick(pick) else { return };
                 let job = &mut self.reference.jobs[at];
                 job.sent = true;
-                assert_eq!(self.queue.progress(job.token.as_ref().unwrap(), sending(0, "vlan 10")), Verdict::Taken);
+                assert_eq!(
+                    self.queue.progress(job.token.as_ref().unwrap(), sending(0, "vlan 10")),
+                    Verdict::Taken
+                );
             }
             Operation::Complete { pick } => {
                 let Some(at) = self.pick(pick) else { return };
@@ -265,7 +274,9 @@ impl<F: Factory> Pair<F> {
             }
             Operation::Stale { pick } => {
                 let tokens = &self.reference.old_tokens;
-                let Some(token) = tokens.get(pick % tokens.len().max(1)) else { return };
+                let Some(token) = tokens.get(pick % tokens.len().max(1)) else {
+                    return;
+                };
                 assert_eq!(self.queue.complete(token, finished()).await.unwrap(), Verdict::Stale);
                 assert_eq!(self.queue.progress(token, sending(0, "late")), Verdict::Stale);
                 assert_eq!(self.queue.retry(token, Duration::ZERO, "late").await.unwrap(), Verdict::Stale);
@@ -273,14 +284,16 @@ impl<F: Factory> Pair<F> {
             Operation::Retry { pick } => {
                 let Some(at) = self.pick(pick) else { return };
                 let job = &self.reference.jobs[at];
-                let verdict = self.queue.retry(job.token.as_ref().unwrap(), Duration::ZERO, "again").await.unwrap();
+                let verdict =
+                    self.queue.retry(job.token.as_ref().unwrap(), Duration::ZERO, "again").await.unwrap();
                 if job.modification && job.sent {
                     assert_eq!(verdict, Verdict::Stale);
                     return;
                 }
                 assert_eq!(verdict, Verdict::Taken);
                 let canceled = job.modification.then_some(Outcome::NotApplied);
-                let next = if job.cancel { State::Ended(JobStatus::Canceled, canceled) } else { State::Waiting };
+                let next =
+                    if job.cancel { State::Ended(JobStatus::Canceled, canceled) } else { State::Waiting };
                 self.reference.stop(at, next);
             }
             Operation::Cancel { pick } => self.cancel(pick).await,
@@ -311,7 +324,9 @@ impl<F: Factory> Pair<F> {
         if let Some(known) = key.and_then(|key| self.reference.keys.get(&key)) {
             let known = &self.reference.jobs[*known];
             match answer {
-                Submitted::Known(job) => assert_eq!((job.id, known.modification), (known.id, modification)),
+                Submitted::Known(job) => {
+                    assert_eq!((job.id, known.modification), (known.id, modification))
+                }
                 Submitted::KeyReused(id) => {
                     assert_eq!(id, known.id);
                     assert_ne!(known.modification, modification);
@@ -397,7 +412,11 @@ impl<F: Factory> Pair<F> {
             };
             queued += u64::from(status == JobStatus::Queued);
             started += u64::from(status == JobStatus::Started);
-            assert_eq!((job.status, outcome_of(&job), job.attempt), (status, outcome, known.attempt), "{known:?}");
+            assert_eq!(
+                (job.status, outcome_of(&job), job.attempt),
+                (status, outcome, known.attempt),
+                "{known:?}"
+            );
         }
         let counts = self.queue.counts().await.unwrap();
         assert_eq!((counts.queued, counts.started), (queued, started));

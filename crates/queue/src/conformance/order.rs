@@ -13,7 +13,11 @@ pub async fn promise_2_a_device_has_one_owner<F: Factory>() {
     let mut first_signals = queue.join("n1", 10).await.unwrap();
     let mut second_signals = queue.join("n2", 10).await.unwrap();
     let first = acquire(&*queue, "n1", "sw1").await;
-    assert_eq!(queue.acquire("n1", &device("sw1")).await.unwrap(), Some(first.clone()), "the same lease again");
+    assert_eq!(
+        queue.acquire("n1", &device("sw1")).await.unwrap(),
+        Some(first.clone()),
+        "the same lease again"
+    );
     assert_eq!(queue.acquire("n2", &device("sw1")).await.unwrap(), None);
     let waits = accept(&*queue, query("sw1")).await;
     signal(&mut first_signals, |s| *s == Signal::Device(device("sw1"))).await;
@@ -21,12 +25,15 @@ pub async fn promise_2_a_device_has_one_owner<F: Factory>() {
     // n1 falls silent; n2 waits the lease out and is told.
     lease_passes(&factory, &*queue, &["n2"]).await;
     signal(&mut second_signals, |s| *s == Signal::Device(device("sw1"))).await;
-    assert_eq!(signal(&mut first_signals, |s| matches!(s, Signal::LeaseLost(_))).await, Signal::LeaseLost(first.clone()));
+    assert_eq!(
+        signal(&mut first_signals, |s| matches!(s, Signal::LeaseLost(_))).await,
+        Signal::LeaseLost(first.clone())
+    );
     assert!(queue.claim(&first).await.unwrap().is_none(), "a lost lease claims nothing");
     assert_eq!(queue.acquire("n1", &device("sw1")).await.unwrap(), None, "a silent node takes nothing");
     let second = acquire(&*queue, "n2", "sw1").await;
     assert!(second.epoch > first.epoch);
-    assert_eq!(queue.renew("n1").await.unwrap(), [first.clone()], "n1 learns what it lost");
+    assert_eq!(queue.renew("n1").await.unwrap(), std::slice::from_ref(&first), "n1 learns what it lost");
     assert_eq!(queue.renew("n1").await.unwrap(), [], "once");
     queue.release(&first).await.unwrap();
     assert_eq!(claim(&*queue, &second).await.job.id, waits.id, "an old lease releases nothing");
@@ -101,16 +108,21 @@ pub async fn promise_3_priority_then_acceptance<F: Factory>() {
             NewJob { priority, ..make("sw1") }
         };
         let mut expected: Vec<(Priority, usize, JobId)> = Vec::new();
-        for (n, priority) in [Priority::Low, Priority::Normal, Priority::High, Priority::Normal, Priority::High, Priority::Low]
-            .into_iter()
-            .enumerate()
+        for (n, priority) in
+            [Priority::Low, Priority::Normal, Priority::High, Priority::Normal, Priority::High, Priority::Low]
+                .into_iter()
+                .enumerate()
         {
             expected.push((priority, n, accept(&*queue, make(priority)).await.id));
         }
         expected.sort();
         let lease = acquire(&*queue, "n1", "sw1").await;
         for (_, _, id) in expected {
-            let claim = if fifo { queue.claim_fifo("n1", 1).await.unwrap() } else { queue.claim(&lease).await.unwrap() };
+            let claim = if fifo {
+                queue.claim_fifo("n1", 1).await.unwrap()
+            } else {
+                queue.claim(&lease).await.unwrap()
+            };
             let claim = claim.expect("a job waits");
             assert_eq!(claim.job.id, id);
             assert_eq!(claim.payload, format!("payload of {id}").into_bytes());
@@ -172,7 +184,9 @@ pub async fn promise_3_fifo_keeps_to_sessions_per_device<F: Factory>() {
     for _ in 0..3 {
         accept(&*queue, fifo_query("sw1")).await;
     }
-    let free = accept(&*queue, NewJob { device: None, ..new_job(QueueName::Fifo, device("x"), JobKind::Query) }).await;
+    let free =
+        accept(&*queue, NewJob { device: None, ..new_job(QueueName::Fifo, device("x"), JobKind::Query) })
+            .await;
     let one = queue.claim_fifo("n1", 2).await.unwrap().unwrap();
     let two = queue.claim_fifo("n1", 2).await.unwrap().unwrap();
     assert_eq!([&one.job.device, &two.job.device], [&Some(device("sw1")), &Some(device("sw1"))]);

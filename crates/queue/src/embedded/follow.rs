@@ -94,6 +94,13 @@ fn one(shared: Arc<Shared>, job: JobId, after: Option<u64>) -> BoxStream<'static
     .boxed()
 }
 
+impl Drop for One {
+    fn drop(&mut self) {
+        self.watch = None;
+        self.shared.events.unwatch(self.job);
+    }
+}
+
 impl One {
     fn take(&mut self, events: Vec<Arc<Event>>) {
         for event in events {
@@ -116,8 +123,9 @@ impl One {
         if whole || self.after.is_some_and(seen) {
             let after = self.after.unwrap_or(0);
             self.cursor = after;
-            self.over =
-                kept.last().is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
+            self.over = kept
+                .last()
+                .is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
             self.take(kept.into_iter().filter(|event| event.id.0 > after).collect());
             return;
         }
