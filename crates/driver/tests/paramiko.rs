@@ -341,6 +341,69 @@ async fn sudo_gets_its_password_only_when_it_asks_and_shows_it_nowhere() {
     assert_eq!((text(&result), result.stderr.as_str()), ("5\n", ""));
 }
 
+/// A user of this system that sudo asks for a password; removed when dropped.
+struct Account(String);
+
+impl Account {
+    fn new() -> Self {
+        let name = format!("np-test-{}", std::process::id());
+        let run = |line: String| {
+            let done = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+        };
+        run(format!("useradd -m -s /bin/bash {name} && echo '{name}:s3cret pw' | chpasswd"));
+        run(format!("echo '{name} ALL=(ALL) ALL' > /etc/sudoers.d/{name}"));
+        Self(name)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let line = format!("userdel -r {0}; rm -f /etc/sudoers.d/{0}", self.0);
+        let done = std::process::Command::new("sh").args(["-c", &line]).output();
+        assert!(done.is_ok());
+    }
+}
+
+#[tokio::test]
+#[ignore = "makes an account on this system: run it as root, where sudo is installed, with --ignored"]
+async fn the_real_sudo_with_a_real_account() {
+    let account = Account::new();
+    let sshd = Sshd::start("");
+    std::fs::set_permissions(sshd.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let login = args(&sshd, json!({"username": account.0}));
+    let session = Paramiko::new(settings()).connect(&login).await.unwrap();
+    let (cancel, fence) = (CancellationToken::new(), CancellationToken::new());
+    let mut bench = Bench { sshd, session, watch: Witness::default(), cancel, fence };
+    let sudo = json!({"sudo": true, "sudo_password": "s3cret pw"});
+    let result = bench.command("id -u", json!({})).await;
+    assert_ne!(text(&result), "0\n");
+    for pty in [false, true] {
+        let mut with = sudo.clone();
+        with["get_pty"] = json!(pty);
+        let result = bench.command("id -u", with.clone()).await;
+        // A first sudo may lecture before it asks.
+        assert!(text(&result).ends_with("0\n"), "{result:?}");
+        assert!(!format!("{result:?}").contains("s3cret"), "{result:?}");
+        let result = bench.command("id -un | tr a-z A-Z", with.clone()).await;
+        assert!(text(&result).ends_with("ROOT\n"), "{result:?}");
+        // What sudo runs is out of the user's reach, and is ended all the same.
+        with["timeout"] = json!(3);
+        let report = bench.run("command", &["sleep 4545"], with).await;
+        assert_eq!(report.error.as_ref().unwrap().code, ErrorCode::ReadTimeout, "{report:?}");
+        assert!(report.reusable, "{report:?}");
+        let left = bench.command("pgrep -cf 'sleep 454[5]' || true", json!({})).await;
+        assert_eq!(text(&left), "0\n", "pty {pty}");
+        let report = bench.run("command", &["sleep 4646"], json!({"timeout": 3})).await;
+        assert!(report.reusable, "{report:?}");
+    }
+    let wrong = json!({"sudo": true, "sudo_password": "wrong-one"});
+    let report = bench.run("config", &["id"], wrong).await;
+    assert_eq!(report.error.as_ref().unwrap().code, ErrorCode::EnableFailed, "{report:?}");
+    assert_eq!(report.outcome, Some(Outcome::NotApplied));
+    bench.session.close().await;
+}
+
 #[tokio::test]
 async fn s1_what_was_asked_is_verified_at_connecting() {
     let sshd = Sshd::start("");

@@ -53,7 +53,12 @@ impl server::Handler for Device {
         session.data(channel, "switch#".as_bytes())
     }
 
-    async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), russh::Error> {
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         session.data(channel, [data, &b"x".repeat(4000), b"\r\nswitch#"].concat())
     }
 }
@@ -62,8 +67,11 @@ async fn serve() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
-    let config =
-        Arc::new(server::Config { keys: vec![key], auth_rejection_time: Duration::ZERO, ..server::Config::default() });
+    let config = Arc::new(server::Config {
+        keys: vec![key],
+        auth_rejection_time: Duration::ZERO,
+        ..server::Config::default()
+    });
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         let config = Arc::clone(&config);
@@ -78,7 +86,14 @@ async fn serve() {
 /// Resident memory in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
 }
 
 #[tokio::main]
@@ -125,9 +140,16 @@ async fn main() {
     }
     let opened = started.elapsed();
     let used = resident() - before;
-    println!("{count} shells, one command each: {:.2} s; {} KiB resident each, {} MiB in all", opened.as_secs_f32(), used / count, (before + used) / 1024);
+    println!(
+        "{count} shells, one command each: {:.2} s; {} KiB resident each, {} MiB in all",
+        opened.as_secs_f32(),
+        used / count,
+        (before + used) / 1024
+    );
     let mut times = Vec::new();
-    for shell in shells.iter_mut().cycle().take(2000) {
+    let all = shells.len();
+    for turn in 0..2000 {
+        let shell = &mut shells[turn % all];
         let sent = Instant::now();
         shell.send(b"show clock\n", deadline).await.unwrap();
         while !shell.recv().await.unwrap().ends_with(b"switch#") {}

@@ -45,12 +45,18 @@ pub(super) fn compose(command: &str, args: &Args, mark: &str) -> Composed {
 
 /// Ends every other command of this connection, by process group: the commands are children of
 /// the process that serves the connection, as this one is. For servers that pass no signals on
-/// (OpenSSH, for root).
-pub(super) fn end_the_others(signal: &str) -> String {
-    format!(
-        "for p in $(pgrep -P $PPID 2>/dev/null || ps -o pid= --ppid $PPID); do \
-         [ \"$p\" = \"$$\" ] || kill -{signal} -- -$p 2>/dev/null || kill -{signal} $p 2>/dev/null; done; :"
-    )
+/// (OpenSSH, for root), and for what sudo runs, which a user's own signals do not reach.
+pub(super) fn end_the_others(signal: &str, sudo: bool, mark: &str) -> Composed {
+    let work = format!(
+        "for p in $(pgrep -P $1 2>/dev/null || ps -o pid= --ppid $1); do \
+         [ \"$p\" = \"$2\" ] || kill -{signal} -- -$p 2>/dev/null || kill -{signal} $p 2>/dev/null; done; :"
+    );
+    let line = format!("sh -c {} end $PPID $$", quoted(&work));
+    if !sudo {
+        return Composed { line, prompt: None };
+    }
+    let prompt = format!("[{mark}]");
+    Composed { line: format!("sudo -S -p {} -- {line}", quoted(&prompt)), prompt: Some(prompt) }
 }
 
 #[cfg(test)]

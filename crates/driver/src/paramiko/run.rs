@@ -132,7 +132,7 @@ impl Session {
             () = run.cancel.cancelled() => Some(ErrorInfo::new(ErrorCode::Canceled, "")),
             () = run.fence.cancelled() => return Ran::Fenced,
         };
-        let usable = exec.is_done() || self.end(&mut exec).await;
+        let usable = exec.is_done() || self.end(&mut exec, args).await;
         let output = exec.take_output();
         let overflow = output.overflow;
         let exit = output.exit.clone();
@@ -179,22 +179,21 @@ impl Session {
 
     /// Ends a command that does not end by itself; true when it has ended and the connection
     /// serves on.
-    async fn end(&self, exec: &mut Exec) -> bool {
+    async fn end(&self, exec: &mut Exec, args: &Args) -> bool {
         if self.connection.end_reason().is_some() {
             return false;
         }
         if exec.interrupt(LAST_WORDS).await {
             return true;
         }
+        let password = args.sudo_password.as_ref().or(self.login_password.as_ref());
         for signal in ["TERM", "KILL"] {
-            let options = ExecOptions {
-                command: end_the_others(signal),
-                pty: None,
-                environment: Vec::new(),
-                limit: 4096,
-            };
+            let composed = end_the_others(signal, args.sudo, &mark(signal));
+            let options =
+                ExecOptions { command: composed.line, pty: None, environment: Vec::new(), limit: 4096 };
             let Ok(mut other) = self.connection.exec(&options, LAST_WORDS).await else { break };
-            let _slow = other.ended(LAST_WORDS).await;
+            let ending = supervise(&mut other, composed.prompt.as_deref(), password, true);
+            let _slow = tokio::time::timeout(LAST_WORDS * 2, ending).await.is_err();
             if exec.ended(LAST_WORDS).await && exec.is_done() {
                 return true;
             }
