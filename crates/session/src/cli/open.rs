@@ -163,13 +163,13 @@ impl Session {
                     }
                     let hit = self.stream.prompt_hit();
                     match (&hit, &first) {
-                        (Some(hit), Some((seen, end))) if hit.start >= *end && *seen == hit.row => {
+                        (Some(hit), Some((seen, end))) if hit.start >= *end && seen == hit.identity() => {
                             let hit = hit.clone();
                             return self.learnt(&hit, Some(hit.mode)).await;
                         }
                         (Some(_), Some((_, end))) if row_start < *end => {}
                         (Some(hit), _) => {
-                            let prompt = hit.row.clone();
+                            let prompt = hit.identity().to_vec();
                             asked += 1;
                             if asked > ASKS {
                                 return Err(self.no_prompt("every answer to Enter was another one"));

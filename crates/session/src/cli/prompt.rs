@@ -40,6 +40,14 @@ pub(super) struct Hit {
     pub host: Option<Vec<u8>>,
 }
 
+impl Hit {
+    /// What two sightings of one prompt have in common: its name, or all of it where it has none.
+    /// Some prompts count the commands.
+    pub fn identity(&self) -> &[u8] {
+        self.host.as_deref().unwrap_or(&self.row)
+    }
+}
+
 pub(super) fn trimmed(row: &[u8]) -> &[u8] {
     row.trim_ascii_end()
 }

@@ -315,9 +315,9 @@ impl Stream {
         let mut nudged = false;
         // Silence was looked at already: nothing new to find until more bytes come.
         let mut silent = false;
-        // Where the last row started when it was looked at unfinished, and the longest pause
-        // between two arrivals: a slow line delivers prompts in pieces.
-        let mut unfinished: Option<usize> = None;
+        // In how many arrivals the answer came, and the longest pause between two: an answer cut
+        // right behind a text that is the prompt shows only by what follows.
+        let mut arrivals = 0u32;
         let mut gap = Duration::ZERO;
         let mut last_data: Option<Instant> = None;
         loop {
@@ -330,7 +330,7 @@ impl Stream {
                 Some((Found::Prompt(hit), Weak::No)) => {
                     let (start, length) = (self.answer_start(), hit.start);
                     let long = length.saturating_sub(start) > 1400;
-                    let in_pieces = unfinished == Some(self.term.row_start());
+                    let in_pieces = arrivals > 1;
                     let rest = (gap * 5).min(Duration::from_millis(300));
                     match (false_hits, long || in_pieces) {
                         (0, false) => Duration::ZERO,
@@ -352,7 +352,6 @@ impl Stream {
                     return Ok(self.accept(found));
                 }
             }
-            unfinished = (self.term.echo() != Echo::Pending && self.stands_somewhere()).then(|| self.term.row_start());
             let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
             let now = Instant::now();
             if now >= want.deadline {
@@ -374,9 +373,12 @@ impl Stream {
             match fill {
                 Fill::Data { .. } => {
                     silent = false;
-                    let now = Instant::now();
-                    if let Some(last) = last_data.replace(now) {
-                        gap = gap.max(now - last);
+                    if self.term.echo() != Echo::Pending && self.term.text().len() > self.answer_start() {
+                        arrivals += 1;
+                        let now = Instant::now();
+                        if let Some(last) = last_data.replace(now) {
+                            gap = gap.max(now - last);
+                        }
                     }
                     if matches!(candidate, Some((Found::Prompt(_), Weak::No))) {
                         false_hits += 1;
@@ -502,7 +504,7 @@ impl Stream {
                 // Still the same row as the one in question.
                 return (Found::Prompt(hit), Weak::Foreign);
             }
-            if first.row == hit.row {
+            if first.identity() == hit.identity() {
                 self.learnt.learn(&hit);
                 let first = Hit { sure: Sure::Known, ..first.clone() };
                 return (Found::Prompt(first), Weak::No);
