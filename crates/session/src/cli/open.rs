@@ -225,11 +225,10 @@ impl Session {
             None => Registry::builtin().ok(),
         };
         let becomes = self.stream.platform.rules.becomes.iter().flatten().find(|b| b.prompt.is_match(&hit.row));
-        if let Some(name) = becomes.map(|b| b.platform.clone()) {
-            if let Some(platform) = registry.and_then(|r| r.platform(&name).ok()) {
+        if let Some(name) = becomes.map(|b| b.platform.clone())
+            && let Some(platform) = registry.and_then(|r| r.platform(&name).ok()) {
                 self.stream.platform = platform;
             }
-        }
         let mut greeting = self.stream.term.take();
         greeting.truncate(16 << 10);
         self.greeting = greeting;

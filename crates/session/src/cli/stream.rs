@@ -347,11 +347,10 @@ impl Stream {
                 },
                 None => self.pause(40, 700, 3000),
             };
-            if hold.is_zero() {
-                if let Some((found, _)) = candidate.take() {
+            if hold.is_zero()
+                && let Some((found, _)) = candidate.take() {
                     return Ok(self.accept(found));
                 }
-            }
             let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
             let now = Instant::now();
             if now >= want.deadline {
@@ -474,16 +473,14 @@ impl Stream {
             *scanned = self.term.row_start();
         }
         let row = trimmed(self.term.row());
-        if row.len() <= 1024 && !row.is_empty() {
-            if let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
+        if row.len() <= 1024 && !row.is_empty()
+            && let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
                 return Ok(Some((Found::Pattern(index), Weak::No)));
             }
-        }
-        if want.prompt {
-            if let Some(hit) = self.prompt_hit() {
+        if want.prompt
+            && let Some(hit) = self.prompt_hit() {
                 return Ok(Some(self.judge(hit, verifying)));
             }
-        }
         if want.ask || want.silence {
             let row = trimmed(self.term.row());
             let asks = row.len() <= 512 && question().is_some_and(|q| q.is_match(row));

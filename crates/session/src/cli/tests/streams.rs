@@ -144,11 +144,11 @@ async fn ask(session: &mut Session, what: &str) -> String {
     }
 }
 
-fn replay(name: &'static str, text: &str, mut sizes: impl FnMut() -> usize + Send + 'static, pause: Duration) {
+fn replay(name: &'static str, text: &str, sizes: impl FnMut() -> usize + Send + 'static, pause: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let (device, asked) = read(name, text);
-        let wire = Wire::new(Box::new(device)).in_pieces(pause, move || sizes());
+        let wire = Wire::new(Box::new(device)).in_pieces(pause, sizes);
         let mut session = match wire.open(name).await {
             Ok(session) => session,
             Err(error) => panic!("{name}: {error}"),
