@@ -456,10 +456,11 @@ impl Session {
         let rules = &platform.rules.config;
         let exit_discard = rules.candidate.as_ref().and_then(|c| c.exit_discard.clone());
         let normal = rules.exit.clone().unwrap_or_else(|| "exit".to_owned());
-        let mut tries = vec![normal.clone(), normal];
+        // Where one word leaves one level only, several levels may be open.
+        let mut tries = vec![normal; 6];
         match exit_discard {
             Some(other) if discarded => tries.insert(0, other),
-            Some(other) => tries.push(other),
+            Some(other) => tries.insert(1, other),
             None => {}
         }
         let answers = rules.answers.clone().unwrap_or_default();
