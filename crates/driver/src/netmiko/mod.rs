@@ -67,11 +67,10 @@ impl Netmiko {
         let (transport, warnings) = match found.transport {
             TransportKind::Ssh => {
                 let mut plan = connect::ssh_plan(args, &self.settings, Dialect::Netmiko)?;
-                if let Some(suffix) = &found.platform.rules.username_suffix {
-                    if !plan.target.user.contains('+') {
+                if let Some(suffix) = &found.platform.rules.username_suffix
+                    && !plan.target.user.contains('+') {
                         plan.target.user.push_str(suffix);
                     }
-                }
                 if args.port().is_none() {
                     plan.target.port = found.port;
                 }
@@ -94,12 +93,11 @@ impl Netmiko {
         };
         let mut session =
             Session::open(transport, Arc::clone(&found.platform), login).await.map_err(connect::error_info)?;
-        if found.platform.name == "autodetect" {
-            if let Err(error) = detect::detect(&mut session, &self.platforms).await {
+        if found.platform.name == "autodetect"
+            && let Err(error) = detect::detect(&mut session, &self.platforms).await {
                 session.close().await;
                 return Err(connect::error_info(error));
             }
-        }
         Ok(NetmikoSession::new(session, device.host().to_owned(), warnings, own.keepalive))
     }
 

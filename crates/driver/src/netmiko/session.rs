@@ -46,11 +46,10 @@ impl NetmikoSession {
         if run.reused && self.session.has_closed() {
             return Report::untouched(ErrorCode::SessionLost, format!("{}: the device closed the idle session", self.host));
         }
-        if run.request.flag("enable_mode") == Some(true) && self.session.platform().has_enable() {
-            if let Err(error) = self.session.enable().await {
+        if run.request.flag("enable_mode") == Some(true) && self.session.platform().has_enable()
+            && let Err(error) = self.session.enable().await {
                 return Report::untouched(error.kind, error.message);
             }
-        }
         match &run.work {
             Work::Commands(commands) => self.commands(run, commands).await,
             Work::Config(items) => self.config(run, items).await,
@@ -110,13 +109,12 @@ impl NetmikoSession {
             }
         };
         // An idle session may be dead without a sign; found out now, nothing was touched yet.
-        if run.reused {
-            if let Err(error) = self.session.keepalive().await {
+        if run.reused
+            && let Err(error) = self.session.keepalive().await {
                 let mut report = Report::untouched(ErrorCode::SessionLost, error.message);
                 report.outcome = Some(Outcome::NotApplied);
                 return report;
             }
-        }
         let all: Vec<String> = self.warnings.iter().chain(&warnings).cloned().collect();
         let lines = config_lines(self.session.platform(), items);
         let frame = Frame { host: &self.host, reused: run.reused, warnings: &all };
@@ -136,12 +134,11 @@ impl DriverSession for NetmikoSession {
         // The way back is nobody's to cancel, but the fence still holds.
         self.session.set_control(Control { fence: run.fence.clone(), ..Control::default() });
         let mut reusable = !fenced && self.session.usable();
-        if reusable {
-            if let Err(error) = self.session.to_base().await {
+        if reusable
+            && let Err(error) = self.session.to_base().await {
                 tracing::warn!(device = %self.host, error = %error, "the session could not go back to its first mode");
                 reusable = false;
             }
-        }
         self.session.set_control(Control::default());
         if matches!(run.work, Work::Config(_)) && report.outcome.is_none() {
             report.outcome = Some(Outcome::NotApplied);

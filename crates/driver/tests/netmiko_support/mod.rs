@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpulse_driver::connect::ConnectSettings;
@@ -167,11 +166,10 @@ impl Watch for Log {
 
     fn answered(&self, index: usize, _total: usize, result: &ExecutionResult) {
         self.answered.lock().push(result.clone());
-        if let Some((after, token)) = &self.cancel_after {
-            if index == *after {
+        if let Some((after, token)) = &self.cancel_after
+            && index == *after {
                 token.cancel();
             }
-        }
     }
 }
 

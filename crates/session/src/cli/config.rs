@@ -215,11 +215,10 @@ impl Session {
             self.save_into(&mut report).await;
         }
         // Lines may open levels also where no mode was entered.
-        if self.usable() && self.mode == Mode::Config {
-            if let Err(error) = self.leave_config(report.error.is_some()).await {
+        if self.usable() && self.mode == Mode::Config
+            && let Err(error) = self.leave_config(report.error.is_some()).await {
                 report.error.get_or_insert(error);
             }
-        }
         if save && !inside && report.error.is_none() {
             self.save_into(&mut report).await;
         }
@@ -483,10 +482,11 @@ impl Session {
         let rules = &platform.rules.config;
         let exit_discard = rules.candidate.as_ref().and_then(|c| c.exit_discard.clone());
         let normal = rules.exit.clone().unwrap_or_else(|| "exit".to_owned());
-        let mut tries = vec![normal.clone(), normal];
+        // Where one word leaves one level only, several levels may be open.
+        let mut tries = vec![normal; 6];
         match exit_discard {
             Some(other) if discarded => tries.insert(0, other),
-            Some(other) => tries.push(other),
+            Some(other) => tries.insert(1, other),
             None => {}
         }
         let answers = rules.answers.clone().unwrap_or_default();
