@@ -68,6 +68,10 @@ impl Vty {
             "seg_dash" => self.segment().replace(' ', "-"),
             "seg_arg" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
             "seg_tight" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).replacen(' ', "", 1).replace(' ', "-"),
+            "seg_first" => self.segment().split(' ').nth(1).unwrap_or("").to_owned(),
+            "seg_last" => crate::config::unquote(self.segment().rsplit(' ').next().unwrap_or("")),
+            "nokia_path" => self.path().iter().flat_map(|p| p.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>().join("/"),
+            "section" => shown().at(&[format!("config {}", args.first().map_or("", |a| a.1.as_str()))], rules.style).render(rules),
             "seg_short" => short_interface(self.segment().split_once(' ').map_or("", |(_, rest)| rest)),
             "mark" => {
                 let dirty = if spec.mark.on == "unsaved" { device.unsaved() } else { self.dirty() };
@@ -357,6 +361,7 @@ impl Vty {
             "pending" => self.device.state.lock().pending.is_some(),
             "top" => self.stack.last().is_some_and(|f| f.seg.is_none()),
             "inside" => self.stack.last().is_some_and(|f| f.seg.is_some()),
+            "nested" => self.path().iter().filter(|p| p.starts_with("config ")).count() > 1,
             "settled" => self.device.state.lock().pending.is_none(),
             other => other.split_once('=').is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
         })
@@ -654,7 +659,7 @@ impl Vty {
         let line = self.last_line.clone();
         self.events.push((Kind::Rejected, line.clone()));
         let text = if known { &persona.spec.errors.incomplete } else { &persona.spec.errors.syntax };
-        let at = if known { line.len() } else { offset(&line, 1) };
+        let at = if known { line.len() } else { line.find(first).unwrap_or(0) };
         Some(self.error_text(text, &line, at))
     }
 
@@ -727,6 +732,9 @@ impl Vty {
                 self.change(|c| c.set(rules, &path, rest));
             }
             "set_top" => {
+                if let Some(wrong) = self.unknown_root(&[], rest) {
+                    return Flow::Failed(wrong);
+                }
                 self.change(|c| c.set(rules, &[], rest));
             }
             "delete" | "delete_top" => {
@@ -740,6 +748,20 @@ impl Vty {
                 let path = if name == "here" { self.path() } else { Vec::new() };
                 if self.apply_line(&path, rest) == Edit::Missing {
                     return Flow::Missing;
+                }
+            }
+            "remove" => {
+                let path = self.path();
+                if !self.change(|c| c.remove(&path, rest)) {
+                    return Flow::Missing;
+                }
+            }
+            "end_block" => {
+                // Out of the innermost `config`, back into what it was opened in.
+                while let Some(frame) = self.stack.pop() {
+                    if frame.seg.is_some_and(|s| s.starts_with("config ")) {
+                        break;
+                    }
                 }
             }
             "edit" => {

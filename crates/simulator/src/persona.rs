@@ -68,6 +68,8 @@ pub struct Login {
     pub pause_after: String,
     /// SSH authentication methods offered: `password`, `keyboard-interactive`, `publickey`.
     pub methods: Vec<String>,
+    /// What follows this in the user's name are options, not the name (`+` on RouterOS).
+    pub user_options: String,
     /// The identification after `SSH-2.0-`.
     pub ssh_version: String,
 }
@@ -566,12 +568,32 @@ macro_rules! embedded {
 
 embedded!(
     "arista_eos",
+    "aruba_aoscx",
+    "checkpoint_gaia",
+    "cisco_asa",
     "cisco_ios",
     "cisco_nxos",
     "cisco_xe",
+    "cisco_xr",
+    "dell_os10",
+    "extreme_exos",
+    "f5_tmsh",
+    "fortinet",
+    "frr",
+    "generic",
+    "hp_comware",
+    "hp_procurve",
     "huawei",
+    "huawei_vrpv8",
     "juniper_junos",
     "linux",
+    "mikrotik_routeros",
+    "nokia_srl",
+    "nokia_sros",
+    "paloalto_panos",
+    "ruijie_os",
+    "vyos",
+    "zte_zxros",
 );
 
 /// All personas by name: the embedded ones, and those of a folder, which win. Read when first asked for.

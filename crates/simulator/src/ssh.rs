@@ -71,7 +71,7 @@ impl SshConn {
         }
         if good && !faults.refuse_login {
             device.journal.add(device.index, self.guard.number, Kind::Login, user, "", "");
-            self.user = user.to_owned();
+            self.user = device.plain_user(user).to_owned();
             return Auth::Accept;
         }
         device.journal.add(device.index, self.guard.number, Kind::LoginFailed, user, "", "");
@@ -124,7 +124,7 @@ impl Handler for SshConn {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        let good = self.guard.device.access.users.get(user).is_some_and(|p| p == password);
+        let good = self.guard.device.access.users.get(self.guard.device.plain_user(user)).is_some_and(|p| p == password);
         Ok(self.check(user, good).await)
     }
 
@@ -133,14 +133,14 @@ impl Handler for SshConn {
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts: vec![("Password: ".into(), false)].into() });
         };
         let given = response.next().map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-        let good = self.guard.device.access.users.get(user).is_some_and(|p| *p == given);
+        let good = self.guard.device.access.users.get(self.guard.device.plain_user(user)).is_some_and(|p| *p == given);
         Ok(self.check(user, good).await)
     }
 
     async fn auth_publickey(&mut self, user: &str, key: russh::server::VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let access = &self.guard.device.access;
         let known = access.keys.iter().any(|k| PublicKey::from_openssh(k).is_ok_and(|k| k.key_data() == key.public_key.key_data()));
-        let good = access.users.contains_key(user) && (access.any_key || known);
+        let good = access.users.contains_key(self.guard.device.plain_user(user)) && (access.any_key || known);
         Ok(self.check(user, good).await)
     }
 

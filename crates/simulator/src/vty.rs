@@ -503,7 +503,7 @@ impl Vty {
         }
         match std::mem::replace(&mut self.stage, Stage::Ready) {
             Stage::User => {
-                self.user = text.trim().to_owned();
+                self.user = self.device.plain_user(text.trim()).to_owned();
                 self.stage = Stage::Password;
                 self.say(reply, &self.fill(&self.persona.spec.login.password));
             }
