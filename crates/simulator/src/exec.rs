@@ -177,6 +177,7 @@ impl Vty {
         let line = text.trim().to_owned();
         let before = self.mode_name().to_owned();
         if line.is_empty() {
+            self.log(Kind::Empty, "", &before, &before);
             return self.prompt(reply);
         }
         self.lines += 1;

@@ -357,6 +357,7 @@ impl Vty {
         }
         if matches!(self.stage, Stage::Pause) {
             let login = &self.persona.clone().spec.login;
+            self.log(Kind::Key, &format!("{:?}", char::from(b)), self.mode_name(), self.mode_name());
             if login.pause_keys.is_empty() || login.pause_keys.bytes().any(|k| k == b) {
                 self.say(reply, &self.fill(&login.pause_after));
                 self.stage = Stage::Ready;
@@ -388,6 +389,7 @@ impl Vty {
             }
             0x03 => self.interrupt(reply),
             0x04 if self.line.is_empty() && self.persona.spec.shell => {
+                self.log(Kind::Key, "^D", self.mode_name(), "");
                 self.say(reply, "logout\n");
                 reply.push(Op::Exit(0));
             }
@@ -478,6 +480,7 @@ impl Vty {
 
     fn interrupt(&mut self, reply: &mut Reply) {
         self.line.clear();
+        let before = self.mode_name().to_owned();
         match &self.stage {
             Stage::User | Stage::Password => reply.push(Op::Cut),
             _ => {
@@ -488,6 +491,7 @@ impl Vty {
                 if self.persona.spec.editor.ctrl_z {
                     self.leave_config();
                 }
+                self.log(Kind::Key, "^C", &before, self.mode_name());
                 self.prompt(reply);
             }
         }
@@ -594,6 +598,7 @@ impl Vty {
 
     fn page_key(&mut self, b: u8, faults: Option<&Faults>, reply: &mut Reply) {
         let pager = &self.persona.clone().spec.pager;
+        self.log(Kind::Key, &format!("{:?}", char::from(b)), self.mode_name(), self.mode_name());
         if faults.is_some_and(|f| f.stuck_pager) {
             reply.bytes(pager.erase.as_bytes());
             reply.bytes(pager.prompt.as_bytes());

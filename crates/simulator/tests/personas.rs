@@ -379,7 +379,7 @@ async fn the_flat_platforms() {
 #[test]
 fn every_file_is_built_in_and_every_persona_is_whole() {
     let library = netpulse_simulator::Library::embedded();
-    let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/personas")).unwrap().map(|f| f.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/personas")).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")).map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     files.sort();
     assert_eq!(files, library.names());
     for name in library.names() {
@@ -478,4 +478,24 @@ async fn stopping_closes_and_frees_everything() {
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     let plan = Plan { ssh_port: Some(address.port()), ..Plan::of("linux", 1) };
     Simulator::start(plan).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_output_of_known_size() {
+    let running = start("cisco_ios");
+    let mut s = shell(&running).await;
+    s.until("sw0>").await;
+    // 64 bytes a line: 4 MB.
+    s.send("simulator-lines 62500\r").await;
+    let (mut count, mut last) = (0, Vec::new());
+    while !last.ends_with(b"sw0>") {
+        match tokio::time::timeout(common::LONG, s.channel.wait()).await.unwrap().unwrap() {
+            russh::ChannelMsg::Data { data } => {
+                count += data.len();
+                last = data.to_vec();
+            }
+            _ => continue,
+        }
+    }
+    assert_eq!(count, "simulator-lines 62500\r\n".len() + 62_500 * 64 + "sw0>".len());
 }
