@@ -21,6 +21,7 @@ mod fault;
 pub mod grammar;
 mod journal;
 pub mod persona;
+mod names;
 mod plan;
 pub mod raw;
 mod server;
@@ -28,6 +29,7 @@ mod shell;
 mod ssh;
 mod telnet;
 mod template;
+mod verbs;
 mod vty;
 mod wire;
 

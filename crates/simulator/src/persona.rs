@@ -1,7 +1,7 @@
 //! A persona: one vendor's command line as data. The schema of `personas/*.yaml`.
 //!
 //! Texts are templates: `{hostname}`, `{user}`, `{running_config}` and so on are replaced, unknown names in
-//! braces stay as they are (Junos prints braces of its own). See [`crate::vty`] for the names.
+//! braces stay as they are (Junos prints braces of its own). See `names.rs` for them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::config::Rules;
 use crate::grammar::Pattern;
+use crate::verbs::{VERBS, WHEN};
 
 /// Why a persona cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -281,12 +282,12 @@ pub struct Command {
     /// Where it is understood: mode names, `@exec` (default: all modes without configuration), `@config`, `*`.
     #[serde(deserialize_with = "one_or_many")]
     pub modes: Vec<String>,
-    /// Only if: `dirty`, `clean` (candidate against running), `unsaved`, `saved`, `secret`, `nosecret`, `pending`, `empty` (not one configuration line below).
+    /// Only if all hold: `dirty`, `clean` (candidate against running), `unsaved`, `saved`, `secret`, `nosecret` (an enable secret), `pending`, `settled` (a commit to confirm), `top`, `inside` (of a section), `nested`, `variable=value`.
     #[serde(deserialize_with = "one_or_many")]
     pub when: Vec<String>,
     /// Questions, in order.
     pub ask: Vec<Ask>,
-    /// What is done, see [`crate::vty`].
+    /// What is done, see `verbs.rs`.
     #[serde(rename = "do", deserialize_with = "one_or_many")]
     pub verbs: Vec<String>,
     /// The reply.
@@ -472,6 +473,16 @@ impl Persona {
             }
             if !command.goto.is_empty() {
                 number(&command.goto)?;
+            }
+            let answered = command.ask.iter().flat_map(|a| &a.answers).flat_map(|a| &a.verbs);
+            for verb in command.verbs.iter().chain(answered) {
+                let word = verb.split(' ').next().unwrap_or("");
+                if !VERBS.contains(&word) {
+                    return Err(format!("command '{}' does '{word}', which is no verb; verbs are: {}", command.patterns[0], VERBS.join(", ")));
+                }
+            }
+            if let Some(when) = command.when.iter().find(|w| !WHEN.contains(&w.as_str()) && !w.contains('=')) {
+                return Err(format!("command '{}' holds when '{when}', which is no condition; there are: {}, variable=value", command.patterns[0], WHEN.join(", ")));
             }
             let wanted = if command.modes.is_empty() { vec!["@exec".to_owned()] } else { command.modes.clone() };
             for name in &wanted {
