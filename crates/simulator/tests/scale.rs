@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::Shell;
 use netpulse_simulator::raw::{RawOptions, measure};
-use netpulse_simulator::{Entry, JournalOptions, Kind, Layout, Plan, Simulator};
+use netpulse_simulator::{Entry, Faults, JournalOptions, Kind, Layout, Plan, Simulator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -43,6 +43,19 @@ async fn a_thousand_devices_on_a_thousand_addresses_take_a_thousand_connections(
     for device in running.devices().iter().step_by(10) {
         assert!(running.journal().lines(device.index).len() >= 3);
     }
+}
+
+#[tokio::test]
+async fn the_raw_figures_wait_for_the_whole_answer() {
+    let running = Simulator::start(Plan::of("cisco_ios", 2)).unwrap();
+    running.set_faults(&Faults { latency_ms: 40, split: 1, ..Faults::default() });
+    let targets: Vec<_> = running.devices().iter().map(|d| d.ssh.unwrap()).collect();
+    let figures = measure(&RawOptions { warm: 5, cold: 1, rate_commands: 5, ..RawOptions::new(targets) }).await.unwrap();
+    assert!(figures.warm_p50_us >= 40_000, "{figures:?}");
+    assert!(figures.cold_p50_us >= 40_000 && figures.commands_per_second <= 50.0, "{figures:?}");
+    // 1 cold, 5 warm, 1 met, 5 for the rate; every one of them arrived.
+    assert_eq!(running.journal().lines(0).len(), 12);
+    assert!(running.journal().lines(0).iter().all(|l| l == "show clock"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
