@@ -312,8 +312,8 @@ async fn the_aruba_two() {
 #[tokio::test]
 async fn fortinet_as_a_person_uses_it() {
     let running = talk("fortinet", "FGT0 # ", &[
-        ("config system console", "", "FGT0 (console) # "), ("set output standard", "", "FGT0 (console) # "), ("end", "", "FGT0 # "),
-        ("get system status", "v7.2.5", "FGT0 # "), ("nonsense", "Unknown action 0", "FGT0 # "), ("config system interface", "", "(interface) # "),
+        ("get system console", "output              : more", "FGT0 # "), ("config system console", "", "FGT0 (console) # "), ("set output standard", "", "FGT0 (console) # "), ("end", "", "FGT0 # "),
+        ("get system console", ": standard", "FGT0 # "), ("get system status | grep Version", "Version: FortiGate", "FGT0 # "), ("nonsense", "Unknown action 0", "FGT0 # "), ("config system interface", "", "(interface) # "),
         ("edit port1", "", "(port1) # "), ("set alias x1", "", "(port1) # "), ("next", "", "(interface) # "), ("end", "", "FGT0 # "),
         ("config system global", "", "(global) # "), ("set hostname fw", "", "(global) # "), ("end", "", "fw # "), ("show system global", "set hostname fw", "fw # "),
     ]).await;
