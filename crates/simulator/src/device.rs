@@ -170,6 +170,12 @@ impl Device {
         state.hostname = name.filter(|n| !n.is_empty()).unwrap_or_else(|| self.default_name.clone());
     }
 
+    /// The user's name without login options.
+    pub(crate) fn plain_user<'a>(&self, user: &'a str) -> &'a str {
+        let mark = &self.persona.spec.login.user_options;
+        if mark.is_empty() { user } else { user.split_once(mark.as_str()).map_or(user, |(name, _)| name) }
+    }
+
     /// The hostname that prompts show now.
     pub fn hostname(&self) -> String {
         self.state.lock().hostname.clone()
