@@ -73,7 +73,7 @@ async fn render_by(app: &App, name: Option<String>, request: Request) -> Result<
     request_body(content = TemplateBody, example = json!(
         {"name": "textfsm", "template": "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", "context": "Version 9.9\n"})),
     responses(
-        (status = 200, description = "Whatever the parser makes of it", body = Object, example = json!([{"V": "9.9"}])),
+        (status = 200, description = "Whatever the parser makes of it", body = Value, example = json!([{"V": "9.9"}])),
         (status = 400, description = "A template that is wrong, or a text that it does not fit", body = ErrorBody),
         (status = 404, description = "No such parser", body = ErrorBody),
         (status = 422, description = "The body is no JSON, or has wrong types", body = ErrorBody),
@@ -88,7 +88,7 @@ pub(crate) async fn parse(State(app): State<App>, request: Request) -> Result<Re
     post, path = "/template/parse/{name}", tag = "template",
     params(("name" = String, Path, description = "The parser: `textfsm`, `ttp`, ...")),
     request_body(content = TemplateBody, example = json!({"template": "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", "context": "Version 9.9\n"})),
-    responses((status = 200, description = "Whatever the parser makes of it", body = Object))
+    responses((status = 200, description = "Whatever the parser makes of it", body = Value))
 )]
 pub(crate) async fn parse_named(
     State(app): State<App>,
