@@ -8,6 +8,8 @@
 
 mod api;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod core;
 mod embedded;
 mod events;

@@ -604,10 +604,8 @@ impl Core {
         if let Some(node) = self.nodes.get_mut(&node) {
             node.running.remove(&id);
         }
-        if let Some(key) = device {
-            if let Some(device) = self.devices.get_mut(&key) {
-                device.free(id);
-            }
+        if let Some(device) = device.and_then(|key| self.devices.get_mut(&key)) {
+            device.free(id);
         }
     }
 

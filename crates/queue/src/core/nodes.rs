@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use netpulse_model::{DeviceKey, JobId};
 
 use super::ends::Lost;
-use super::{Core, Effect, Phase, Timer};
+use super::{Core, Effect, Timer};
 use crate::api::{Lease, Signal};
 use crate::clock::Moment;
 
@@ -153,9 +153,7 @@ impl Core {
             node.leases.remove(&lease.device);
         }
         if let Some(id) = running {
-            if self.jobs.get(&id).is_some_and(|live| matches!(live.phase, Phase::Running(_))) {
-                self.settle(id, Lost::Worker, now);
-            }
+            self.settle(id, Lost::Worker, now);
         }
         self.refresh(&lease.device);
     }
