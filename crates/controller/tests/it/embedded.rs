@@ -78,7 +78,7 @@ async fn d1_readers_never_see_an_end_without_its_result() {
     w.queue.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn exec_waits_pages_follow_and_cancel() {
     let (w, client, _folder) = world().await;
     let _signals = w.queue.join("node-a", 10).await.unwrap();
@@ -132,7 +132,7 @@ async fn exec_waits_pages_follow_and_cancel() {
     assert_eq!(error.status(), Some(503));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn promise_8_over_a_restart() {
     let (w, client, folder) = world().await;
     let sent = Sent { idempotency_key: Some("change-7".into()), ..Sent::default() };
