@@ -64,6 +64,7 @@ impl Driver for Fake {
                 ErrorCode::AuthenticationFailed,
                 format!("Authentication failed for {:?}.", args.text("password").unwrap_or_default()),
             )),
+            Some("192.0.2.98") => std::future::pending().await,
             _ => {
                 let seen = json!({"prompt": "sw1#", "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"});
                 Ok(seen.as_object().cloned().unwrap())
