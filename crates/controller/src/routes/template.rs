@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use netpulse_model::api::{ErrorBody, TemplateBody};
@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::template::{TemplateError, TemplateService};
-use crate::{body, reply};
+use crate::body;
+use crate::reply::{self, Segment};
 
 /// Longest a render or parse may take before the client is told; the engines have limits of
 /// their own.
@@ -45,7 +46,7 @@ pub(crate) async fn render(State(app): State<App>, request: Request) -> Result<R
 )]
 pub(crate) async fn render_named(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     request: Request,
 ) -> Result<Response, ApiError> {
     render_by(&app, Some(name), request).await
@@ -92,7 +93,7 @@ pub(crate) async fn parse(State(app): State<App>, request: Request) -> Result<Re
 )]
 pub(crate) async fn parse_named(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     request: Request,
 ) -> Result<Response, ApiError> {
     parse_by(&app, Some(name), request).await
