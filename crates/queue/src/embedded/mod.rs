@@ -347,7 +347,12 @@ impl Shared {
         let me = self.me.clone();
         let done: Done = Box::new(move |_, report| {
             let (Some((id, expires_at)), Some(shared)) = (end, me.upgrade()) else { return };
-            let size = report.map_or(usize::MAX, |report| report.sizes.iter().sum());
+            // What could not be written is not kept either: memory never says more than the disk.
+            let size = match report {
+                Ok(report) => report.sizes.iter().sum(),
+                Err(QueueError::Closed) => return,
+                Err(_) => usize::MAX,
+            };
             shared.with(|state, now| {
                 if let Some(job) = state.core.written(id) {
                     state.keep(job, size, expires_at, now);
@@ -377,12 +382,13 @@ impl Shared {
         self.send(Work::Sweep, false, false, done);
     }
 
-    /// Hands work to the writer. When it has ended, says so at once.
+    /// Hands work to the writer. When that has ended, the answer is that the store is closed.
     fn send(&self, work: Work, urgent: bool, hold: bool, done: Done) {
         if let Err(mpsc::SendError(task)) = self.inbox.send(Task { work, urgent, hold, done })
-            && !matches!(task.work, Work::Stop | Work::Record(_))
+            && !matches!(task.work, Work::Stop)
         {
-            (task.done)(task.work, Err(QueueError::Closed));
+            // Answers take the state's lock, which the caller may hold: so not on this thread.
+            std::thread::spawn(move || (task.done)(task.work, Err(QueueError::Closed)));
         }
     }
 
