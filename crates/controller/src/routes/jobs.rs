@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use futures_util::stream;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::query::{Params, Wait};
-use crate::reply;
+use crate::reply::{self, Segment};
 
 /// Jobs on one page at most.
 const MOST: u64 = 1000;
@@ -225,7 +225,7 @@ fn place(params: &Params) -> Result<JobQuery, ApiError> {
 )]
 pub(crate) async fn one(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -263,7 +263,7 @@ pub(crate) fn not_found(id: &str) -> ApiError {
         (status = 404, description = "No such job, or it had ended already", body = ErrorBody),
     )
 )]
-pub(crate) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn cancel(State(app): State<App>, Segment(id): Segment) -> Result<Response, ApiError> {
     Ok(reply::json(StatusCode::OK, &cancel_one(&app, &id).await?))
 }
 
@@ -316,7 +316,7 @@ pub(crate) async fn cancel_matching(app: &App, params: &Params) -> Result<Vec<Jo
         (status = 404, description = "No such job", body = ErrorBody),
     )
 )]
-pub(crate) async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn why(State(app): State<App>, Segment(id): Segment) -> Result<Response, ApiError> {
     let known = known_id(&id)?;
     let waiting = app.store(app.queue.waiting(known)).await?;
     let job = app.store(app.queue.job(known)).await?.ok_or_else(|| not_found(&id))?;

@@ -70,6 +70,8 @@ async fn the_error_bodies_are_upstreams() {
     assert_eq!(test.json()["detail"][0], json!({"type": "missing", "loc": ["body", "driver"], "msg": "Field required", "input": {}}));
     let rule = w.post("/device/bulk", &with(json!({"config": "x", "devices": [{"host": "a"}]}))).await;
     assert_eq!(rule.json()["detail"][0]["msg"], "Value error, Only one of `config` or `command` can be set");
+    let path = w.get("/jobs/%ff").await;
+    assert_eq!((path.status, path.json()), (400, json!({"detail": "The path is not valid UTF-8"})));
     assert_eq!(w.get("/nowhere").await.json(), json!({"detail": "Not Found"}));
     let method = Answer::read(w.request("PUT", "/jobs").send().await.unwrap()).await;
     assert_eq!((method.status, method.json()), (405, json!({"detail": "Method Not Allowed"})));

@@ -245,3 +245,35 @@ async fn promise_10_slow_clients_are_let_go() {
     assert!(waited >= Duration::from_secs(19) && waited < Duration::from_secs(60), "{waited:?}");
     assert!(w.queue.all().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_an_answer_that_nobody_reads_is_dropped() {
+    let w = world().await;
+    let devices: Vec<_> = (0..2000).map(|n| json!({"host": format!("h{n}")})).collect();
+    let bulk = json!({"driver": "netmiko", "connection_args": {}, "command": "x".repeat(10_000), "devices": devices}).to_string();
+    let mut stream = connect(&w.url).await;
+    let head = format!("POST /device/bulk HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{bulk}", bulk.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut whole = Vec::new();
+    stream.read_to_end(&mut whole).await.unwrap();
+    assert!(whole.starts_with(b"HTTP/1.1 201") && whole.len() > 20_000_000);
+
+    let mut stream = connect(&w.url).await;
+    stream.write_all(format!("GET /jobs HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    let mut text = Vec::new();
+    let end = stream.read_to_end(&mut text).await;
+    assert!(text.len() < 20_000_000 && !text.ends_with(b"0\r\n\r\n"), "{end:?} after {} bytes", text.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_test_of_a_silent_device_ends() {
+    let w = world().await;
+    let body = json!({"driver": "netmiko", "connection_args": {"host": "192.0.2.98"}}).to_string();
+    let mut stream = connect(&w.url).await;
+    let head = format!("POST /device/test HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"success\":false") && text.contains("within 60 s"), "{text}");
+}
