@@ -31,7 +31,7 @@ impl Api {
         let url = global.url.as_deref().or(profile.base_url.as_deref()).unwrap_or(DEFAULT_URL);
         let key = global.api_key.as_deref().or(profile.api_key.as_deref()).unwrap_or_default();
         let mut builder = Client::builder(url, key).insecure(global.insecure);
-        if let Some(name) = &profile.api_key_name {
+        if let Some(name) = global.api_key_name.as_ref().or(profile.api_key_name.as_ref()) {
             builder = builder.key_name(name);
         }
         if let Some(path) = &global.ca {
