@@ -127,22 +127,34 @@ impl Api {
     /// What happens to a job, or to all, from the oldest event that is kept.
     pub fn events(&self, job: Option<&str>) -> Result<Stream, Failure> {
         let job = job.map(known).transpose()?;
-        Ok(Stream(self.client.events(job, None)))
+        Ok(Stream { events: self.client.events(job, None), missed: false })
     }
 }
 
 /// Events as they come.
-pub struct Stream(Events);
+pub struct Stream {
+    events: Events,
+    /// Whether some were no longer kept by the server.
+    missed: bool,
+}
 
 impl Stream {
+    /// Whether events were missed since the last time this was asked.
+    pub fn missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
+    }
+
     /// The next event; none when the followed job has ended. Where events are no longer kept, what
     /// is left of them comes.
     pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
         loop {
-            match self.0.next().await.map_err(told)? {
+            match self.events.next().await.map_err(told)? {
                 None => return Ok(None),
                 Some(Happened::Event(event)) => return Ok(Some(*event)),
-                Some(Happened::Gap(before)) => tracing::debug!(before = before.0, "events are no longer kept"),
+                Some(Happened::Gap(before)) => {
+                    tracing::debug!(before = before.0, "events are no longer kept");
+                    self.missed = true;
+                }
             }
         }
     }
