@@ -22,6 +22,7 @@ mod platforms;
 mod profile;
 mod render;
 mod simulate;
+mod stop;
 mod test;
 mod ui;
 mod view;
