@@ -36,7 +36,9 @@ check("known and new hosts keep their names", [j.device_name for j in mixed._job
 change = np.run(hosts[0], config=["interface Loopback7", "description from the sdk"], save=True)
 change.wait(timeout=60)
 check("run a change", change.all_ok, change.to_json())
-seen = np.collect(hosts[0], command="show running-config").first()
+look = np.run(hosts[0], command="show running-config", enable_mode=True)
+look.wait(timeout=60)
+seen = look.first()
 check("the change is on the device", "from the sdk" in seen.stdout, seen.stdout)
 
 # The quick start of the client's own README: a configuration that sets the host name.
@@ -61,7 +63,7 @@ check("test_connections", all(t.ok for t in np.test_connections(hosts)))
 
 rendered = np.render_template(name="jinja2", template="hostname {{ h }}", context={"h": "edge1"})
 check("render_template", rendered == "hostname edge1", rendered)
-parsed = np.parse_template(name="textfsm", template="Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", context="Version 9.9\n")
+parsed = np.parse_template(name="textfsm", template="Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", output="Version 9.9\n")
 check("parse_template", parsed == [{"V": "9.9"}], parsed)
 
 slow = np.run(hosts[2], command="show tech-support", driver_args={"expect_string": "never seen", "read_timeout": 30})

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use netpulse_model::{FieldError, fields};
+use netpulse_model::{FieldError, fields, secret};
 use netpulse_queue::QueueError;
 use serde_json::{Map, Value, json};
 
@@ -110,9 +110,7 @@ impl ApiError {
             texts.join("; ")
         };
         match (&self.0.detail, &self.0.errors) {
-            (Value::String(text), Some(errors)) if text == "Validation Error" => {
-                format!("{text}: {}", list(errors))
-            }
+            (Value::String(text), Some(errors)) if text == "Validation Error" => format!("{text}: {}", list(errors)),
             (Value::String(text), _) => text.clone(),
             (items, _) => list(items),
         }
@@ -132,7 +130,8 @@ impl ApiError {
     }
 }
 
-/// Mistakes as upstream's validation library lists them.
+/// Mistakes as upstream's validation library lists them; what was given is masked where it is a
+/// secret, whoever found the mistake.
 fn listed(errors: Vec<FieldError>, place: Option<&str>) -> Value {
     let items = errors.into_iter().map(|mut error| {
         if let Some(place) = place {
@@ -141,7 +140,13 @@ fn listed(errors: Vec<FieldError>, place: Option<&str>) -> Value {
         if error.kind == "value_error" && !error.msg.starts_with("Value error, ") {
             error.msg.insert_str(0, "Value error, ");
         }
-        json!({"type": error.kind, "loc": error.loc, "msg": error.msg, "input": error.input})
+        let named_secret = error.loc.iter().any(|part| part.as_str().is_some_and(secret::is_secret_key));
+        let input = match error.input {
+            Value::Null => Value::Null,
+            _ if named_secret => Value::from(secret::MASK),
+            input => secret::masked(&input),
+        };
+        json!({"type": error.kind, "loc": error.loc, "msg": error.msg, "input": input})
     });
     Value::Array(items.collect())
 }
@@ -163,11 +168,10 @@ impl IntoResponse for ApiError {
 impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         match error {
-            QueueError::Unavailable(_) | QueueError::Closed => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("{}; nothing was changed, try again", capital(&error)),
-            )
-            .retry_after(1),
+            QueueError::Unavailable(_) | QueueError::Closed => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{}; nothing was changed, try again", capital(&error)))
+                    .retry_after(1)
+            }
             QueueError::Corrupt(_) | QueueError::UnknownNode(_) => Self::internal(error),
         }
     }

@@ -53,7 +53,6 @@ impl Controller {
     }
 
     /// The whole API: routes, key, errors, request ids, CORS as configured.
-    #[must_use]
     pub fn router(&self) -> Router {
         let app = self.app.clone();
         let router = routes::all()

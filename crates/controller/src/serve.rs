@@ -74,6 +74,12 @@ pub async fn serve(
     drain: Duration,
 ) -> Result<(), ServeError> {
     let tls = acceptor(config)?;
+    if tls.is_none() && listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "listening beyond this machine without TLS: keys and device passwords cross the network in clear; \
+             set `server.tls_cert` and `server.tls_key`, or put a TLS proxy in front"
+        );
+    }
     let slots = Arc::new(Semaphore::new(config.max_connections.max(1)));
     let tasks = TaskTracker::new();
     let abort = CancellationToken::new();

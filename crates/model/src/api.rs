@@ -241,7 +241,6 @@ pub struct SelfHealing {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// A sentence, or for a body of wrong types the list of its mistakes.
-    #[schema(value_type = Object)]
     pub detail: Value,
     /// The mistakes, each with `type`, `loc`, `msg` and `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -267,7 +266,6 @@ pub struct TemplateBody {
     pub template: Option<String>,
     /// To render: the variables. To parse: the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub context: Option<Value>,
     /// The engine's own (`args`, `use_ntc_template`, `ntc_template_args`, ...).
     #[serde(flatten)]

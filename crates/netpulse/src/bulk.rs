@@ -53,16 +53,16 @@ pub struct BulkArgs {
     #[command(flatten)]
     job: JobArgs,
     /// Do not ask before
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Asking, waiting, writing")]
     force: bool,
     /// Print the jobs' ids and do not wait for their ends
-    #[arg(long)]
+    #[arg(long, help_heading = "Asking, waiting, writing")]
     no_wait: bool,
     /// Seconds to wait for all ends
-    #[arg(short, long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(short, long, default_value_t = 300, value_name = "SECONDS", help_heading = "Asking, waiting, writing")]
     timeout: u64,
     /// Write the results to a file, CSV or JSON by its ending [default name: result_<time>.csv]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", help_heading = "Asking, waiting, writing")]
     result: Option<PathBuf>,
 }
 

@@ -20,7 +20,7 @@ use crate::view;
   netpulse exec --host 192.0.2.20 -d arista_eos -u ops --config @vlans.txt --enable --save
   netpulse exec --host 192.0.2.30 --driver paramiko -u deploy -i ~/.ssh/id_ed25519 -c 'df -h'
   netpulse exec --host 192.0.2.11 -d cisco_ios -u ops -c 'show ip int brief' --parse-type textfsm
-  pass show lab | netpulse exec --host 192.0.2.11 -d huawei -u ops --password-stdin -c 'display clock'
+  pass show lab | netpulse exec --host 192.0.2.40 -d huawei -u ops --password-stdin -c 'display cpu'
 
 What the device says goes to standard output, all else to standard error. Exits 0 when the job
 finished, 1 when it failed, 5 when it takes longer than --timeout.")]
@@ -36,10 +36,10 @@ pub struct ExecArgs {
     #[command(flatten)]
     job: JobArgs,
     /// Print the job's id and do not wait for its end
-    #[arg(long)]
+    #[arg(long, help_heading = "Waiting")]
     no_wait: bool,
     /// Seconds to wait for the end
-    #[arg(short, long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(short, long, default_value_t = 300, value_name = "SECONDS", help_heading = "Waiting")]
     timeout: u64,
 }
 

@@ -3,10 +3,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod api;
+mod bench;
 mod bulk;
 mod cancel;
 mod completions;
 mod config;
+mod demo;
 mod devices;
 mod exec;
 mod exit;
@@ -17,10 +19,14 @@ mod help;
 mod job;
 mod jobs;
 mod logging;
+mod parse;
 mod payload;
+mod platforms;
 mod profile;
+mod render;
 mod serve;
 mod server;
+mod simulate;
 mod test;
 mod ui;
 mod view;
@@ -55,9 +61,9 @@ pub struct Cli {
 
 fn after_help() -> String {
     format!(
-        "Which server, with which key: --url and --api-key, else NETPULSE_URL and NETPULSE_API_KEY, else the \
-         profile\nin ./netpulse.yaml or ~/.netpulse/config.yaml (as the Python client: `default:` and \
-         `profiles:`), else\n{}.\n\n{}",
+        "Which server, with which key:\n  1. --url and --api-key\n  2. NETPULSE_URL and NETPULSE_API_KEY\n  \
+         3. the profile (--profile) in ./netpulse.yaml or ~/.netpulse/config.yaml, as for the Python\n     client: \
+         `default:` and `profiles:` with base_url, api_key, driver, connection_args\n  4. {}\n\n{}",
         profile::DEFAULT_URL,
         exit::help()
     )
@@ -93,6 +99,8 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Exec(exec::ExecArgs),
     Bulk(bulk::BulkArgs),
     Test(test::TestArgs),
@@ -101,6 +109,10 @@ enum Command {
     Watch(watch::WatchArgs),
     Cancel(cancel::CancelArgs),
     Workers(workers::WorkersArgs),
+    Platforms(platforms::PlatformsArgs),
+    Render(render::RenderArgs),
+    Parse(parse::ParseArgs),
+    Simulate(simulate::SimulateArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -124,9 +136,15 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
         logging::start(level, "text")?;
     }
     match cli.command {
-        Command::Serve(args) => serve::run(args, cli.global.log_level.as_deref(), ui),
+        Command::Serve(args) => serve::run(&args, global.log_level.as_deref(), ui),
+        Command::Bench(args) => bench::run(&args, ui),
+        Command::Demo(args) => demo::run(&args, ui),
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
+        Command::Platforms(args) => platforms::run(&args, ui),
+        Command::Render(args) => render::run(&args, ui),
+        Command::Parse(args) => parse::run(&args, ui),
+        Command::Simulate(args) => simulate::run(args, ui),
         Command::Exec(args) => ask(global, async |api| exec::run(args, api, ui).await),
         Command::Bulk(args) => ask(global, async |api| bulk::run(args, api, ui).await),
         Command::Test(args) => ask(global, async |api| test::run(args, api, ui).await),

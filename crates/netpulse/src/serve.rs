@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use netpulse_config::{LoadOptions, Loaded};
+use netpulse_config::{Config, ConfigErrors, LoadOptions};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging;
@@ -15,49 +15,58 @@ use crate::ui::Ui;
 #[command(after_help = "Examples:
   NETPULSE_SERVER__API_KEY=change-me-please netpulse serve
   netpulse serve --config /etc/netpulse/netpulse.yaml
-  netpulse serve --host 0.0.0.0 --port 9000 --store /var/lib/netpulse
+  netpulse serve --host 0.0.0.0 --port 9443 --store /var/lib/netpulse
 
-Ctrl-C or SIGTERM drains: nothing new is started, running jobs end within worker.drain_timeout,
-sessions are closed. A second Ctrl-C ends at once; what was accepted stays on disk.")]
+`netpulse config check` tests the configuration without starting. Ctrl-C or SIGTERM ends: nothing new
+is started, running jobs may finish for worker.drain_timeout seconds. A second Ctrl-C ends at once; what
+was accepted stays on disk.")]
 pub struct ServeArgs {
-    /// Configuration file [default: NETPULSE_CONFIG_FILE, ./config/netpulse.yaml, ./netpulse.yaml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Configuration file [default: NETPULSE_CONFIG_FILE, config/netpulse.yaml or netpulse.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Address to listen on (server.host)
     #[arg(long, value_name = "ADDRESS")]
-    host: Option<String>,
-    /// Port to listen on, 0 for a free one (server.port)
-    #[arg(long, value_name = "PORT")]
-    port: Option<u16>,
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes a free one (server.port)
+    #[arg(short, long)]
+    pub port: Option<u16>,
     /// Folder of the store (store.path)
     #[arg(long, value_name = "FOLDER")]
-    store: Option<PathBuf>,
+    pub store: Option<PathBuf>,
 }
 
-pub fn run(args: ServeArgs, log_level: Option<&str>, ui: &Ui) -> Outcome {
-    let mut options = LoadOptions::from_process();
-    options.file = args.config.or(options.file);
-    let mut set = |key: &str, value: Option<String>, flag: &str| {
-        if let Some(value) = value {
-            options.overrides.push((key.to_owned(), value, flag.to_owned()));
+impl ServeArgs {
+    /// The configuration by these flags, the environment and files; warnings are told.
+    pub fn configuration(&self, log_level: Option<&str>, ui: &Ui) -> Result<Config, Failure> {
+        let mut options = LoadOptions::from_process().with_file(self.config.clone());
+        let store = self.store.as_ref().map(|path| path.display().to_string());
+        for (key, value, flag) in [
+            ("server.host", self.host.clone(), "--host"),
+            ("server.port", self.port.map(|port| port.to_string()), "--port"),
+            ("store.path", store, "--store"),
+            ("log.level", log_level.map(str::to_owned), "--log-level"),
+        ] {
+            if let Some(value) = value {
+                options = options.with_override(key, value, flag);
+            }
         }
-    };
-    set("server.host", args.host, "--host");
-    set("server.port", args.port.map(|p| p.to_string()), "--port");
-    set("store.path", args.store.map(|p| p.display().to_string()), "--store");
-    set("log.level", log_level.map(str::to_owned), "--log-level");
-    let loaded = Loaded::read(options);
-    if !loaded.problems.is_empty() {
-        return Err(crate::config::mistakes(&loaded));
+        let (config, warnings) = Config::load(options).map_err(|ConfigErrors(problems)| {
+            let count = if problems.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", problems.len()) };
+            Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}"))
+                .details(problems.iter().map(ToString::to_string).collect())
+                .hint("`netpulse config reference` prints every key with its default")
+        })?;
+        warnings.iter().for_each(|warning| ui.warn(&warning.to_string()));
+        Ok(config)
     }
-    let config = loaded.config;
+}
+
+pub fn run(args: &ServeArgs, log_level: Option<&str>, ui: &Ui) -> Outcome {
+    let config = args.configuration(log_level, ui)?;
     logging::start(&config.log.level, &config.log.format)?;
-    for warning in loaded.warnings {
-        tracing::warn!("{warning}");
-    }
     crate::block_on(async {
         let mut server = Server::start(config).await?;
-        ui.line(&format!("NetPulse is ready: {}  (documentation: {}/docs)", server.url, server.url));
+        ui.line(&format!("NetPulse is ready: {url}  (documentation: {url}/docs)", url = server.url));
         let ended = tokio::select! {
             signal = stop_signal() => signal.map(|name| tracing::info!("{name}: draining")),
             ended = server.ended() => ended,
@@ -70,7 +79,7 @@ pub fn run(args: ServeArgs, log_level: Option<&str>, ui: &Ui) -> Outcome {
 }
 
 /// Resolves when somebody asks this process to end.
-pub(crate) async fn stop_signal() -> Result<&'static str, Failure> {
+pub async fn stop_signal() -> Result<&'static str, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let fail = |e: std::io::Error| Failure::local(format!("signals cannot be received: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(fail)?;

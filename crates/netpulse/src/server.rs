@@ -1,14 +1,16 @@
 //! The server put together: store, drivers, templates, node, REST API. `serve`, `demo` use it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, serve};
 use netpulse_driver::connect::ConnectSettings;
+use netpulse_driver::netmiko::Netmiko;
+use netpulse_driver::paramiko::Paramiko;
 use netpulse_plugin::{Driver, Drivers};
 use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
+use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
 use netpulse_worker::{BuiltInTemplates, Node, NodeParts};
 use tokio::net::TcpListener;
@@ -19,8 +21,6 @@ use crate::exit::{Exit, Failure};
 
 /// A server that runs in this process.
 pub(crate) struct Server {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
     /// `http://` or `https://` with host and port.
     pub(crate) url: String,
     node: Node,
@@ -61,7 +61,7 @@ impl Server {
             serve(listener, router, &server_config, token, Duration::from_secs(5)).await
         });
         let scheme = if config.server.tls_cert.is_some() { "https" } else { "http" };
-        Ok(Self { address, url: format!("{scheme}://{address}"), node, queue, http, shutdown })
+        Ok(Self { url: format!("{scheme}://{address}"), node, queue, http, shutdown })
     }
 
     /// Resolves when the API ended by itself, or the node was told to stop by a request.
@@ -129,6 +129,12 @@ fn drivers(config: &Config) -> Result<Drivers, Failure> {
     settings.max_output = config.session.max_output;
     settings.keepalive = Duration::from_secs(config.worker.keepalive.max(1));
 
-    let paramiko: Arc<dyn Driver> = Arc::new(netpulse_driver::paramiko::Paramiko::new(settings));
-    Ok(Drivers::new(vec![paramiko]))
+    let platforms = match &config.platform.dir {
+        Some(folder) => Registry::with_folder(folder),
+        None => Registry::builtin(),
+    };
+    let platforms = platforms.map_err(|e| Failure::usage(e.to_string()))?;
+    let netmiko: Arc<dyn Driver> = Arc::new(Netmiko::new(settings.clone(), platforms));
+    let paramiko: Arc<dyn Driver> = Arc::new(Paramiko::new(settings));
+    Ok(Drivers::new(vec![netmiko, paramiko]))
 }

@@ -101,23 +101,30 @@ async fn main() {
     }
     rate("claim + complete of queries", done.into_inner(), start);
 
-    let start = Instant::now();
-    let reads = 200_000;
-    let ids = Arc::new(ids);
-    let mut tasks = Vec::new();
-    for caller in 0..CALLERS {
-        let (queue, ids) = (queue.clone(), ids.clone());
-        tasks.push(tokio::spawn(async move {
-            for n in 0..reads / CALLERS {
-                let id = ids[ids.len() - 1 - (caller * 131 + n * 7) % 10_000];
-                assert!(queue.job(id).await.unwrap().is_some());
-            }
-        }));
+    // Acceptance order, so that the newest ones are those kept in memory.
+    let all = queue.list(&JobQuery::default()).await.unwrap().jobs;
+    assert_eq!(all.len(), ids.len());
+    let newest_first: Arc<Vec<JobId>> = Arc::new(all.iter().map(|job| job.id).collect());
+    for (what, reads, from) in [
+        ("reads of recent jobs, 32 callers", 200_000, 0),
+        ("reads of older jobs from disk, 32 callers", 20_000, count - 8_000),
+    ] {
+        let start = Instant::now();
+        let mut tasks = Vec::new();
+        for caller in 0..CALLERS {
+            let (queue, ids) = (queue.clone(), newest_first.clone());
+            tasks.push(tokio::spawn(async move {
+                for n in 0..reads / CALLERS {
+                    let id = ids[from + (caller * 131 + n * 7) % 8_000];
+                    assert!(queue.job(id).await.unwrap().is_some());
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        rate(what, reads, start);
     }
-    for task in tasks {
-        task.await.unwrap();
-    }
-    rate("reads of recent jobs, 32 callers", reads, start);
 
     let start = Instant::now();
     let page = queue.list(&JobQuery { limit: 100, ..JobQuery::default() }).await.unwrap();

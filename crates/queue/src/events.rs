@@ -23,19 +23,13 @@ pub struct RingSize {
     pub bytes: usize,
 }
 
-#[derive(Default)]
-struct Trail {
-    ids: VecDeque<u64>,
-    /// Earlier events of this job have left the ring.
-    cut: bool,
-}
-
 struct Ring {
     /// Id of the first event kept; ids in the ring have no holes.
     first: u64,
     events: VecDeque<(Arc<Event>, usize)>,
     bytes: usize,
-    trails: HashMap<JobId, Trail>,
+    /// The ids of each job's events.
+    trails: HashMap<JobId, VecDeque<u64>>,
     /// Who waits for one job's events.
     watched: HashMap<JobId, Weak<Notify>>,
 }
@@ -76,17 +70,18 @@ impl Events {
         let id = ring.first + ring.events.len() as u64;
         ring.events.push_back((Arc::new(Event { id: EventId(id), at, job, device, what }), cost));
         ring.bytes += cost;
-        ring.trails.entry(job).or_default().ids.push_back(id);
+        ring.trails.entry(job).or_default().push_back(id);
         while ring.events.len() > self.size.events.max(1)
             || (ring.bytes > self.size.bytes && ring.events.len() > 1)
         {
-            let Some((gone, cost)) = ring.events.pop_front() else { break };
+            let Some((gone, cost)) = ring.events.pop_front() else {
+                break;
+            };
             ring.bytes -= cost;
             ring.first += 1;
             if let Some(trail) = ring.trails.get_mut(&gone.job) {
-                trail.ids.pop_front();
-                trail.cut = true;
-                if trail.ids.is_empty() {
+                trail.pop_front();
+                if trail.is_empty() {
                     ring.trails.remove(&gone.job);
                 }
             }
@@ -127,18 +122,23 @@ impl Events {
         Batch { events, gap, cursor }
     }
 
-    /// One job's events after `cursor`, and whether all of its earlier ones are still kept.
-    pub(crate) fn of_job(&self, job: JobId, cursor: u64) -> (Vec<Arc<Event>>, bool) {
+    /// All events of one job that are kept.
+    pub(crate) fn of_job(&self, job: JobId) -> Vec<Arc<Event>> {
+        self.of_job_after(job, 0)
+    }
+
+    /// One job's events after `cursor`.
+    pub(crate) fn of_job_after(&self, job: JobId, cursor: u64) -> Vec<Arc<Event>> {
         let ring = self.ring.lock();
-        let Some(trail) = ring.trails.get(&job) else { return (Vec::new(), false) };
-        let events = trail
-            .ids
-            .iter()
-            .filter(|id| **id > cursor)
+        let Some(trail) = ring.trails.get(&job) else {
+            return Vec::new();
+        };
+        let new = trail.partition_point(|id| *id <= cursor);
+        trail
+            .range(new..)
             .filter_map(|id| ring.events.get(usize::try_from(id - ring.first).ok()?))
             .map(|(event, _)| event.clone())
-            .collect();
-        (events, !trail.cut)
+            .collect()
     }
 
     /// Told of each new event of `job`, as long as the handle lives.
@@ -150,6 +150,14 @@ impl Events {
         let notify = Arc::new(Notify::new());
         ring.watched.insert(job, Arc::downgrade(&notify));
         notify
+    }
+
+    /// Forgets a job's watchers when the last one has gone.
+    pub(crate) fn unwatch(&self, job: JobId) {
+        let mut ring = self.ring.lock();
+        if ring.watched.get(&job).is_some_and(|watcher| watcher.strong_count() == 0) {
+            ring.watched.remove(&job);
+        }
     }
 
     /// Told of each new event.
@@ -232,7 +240,7 @@ mod tests {
         assert!(batch.events.len() < 10, "{}", batch.events.len());
         assert_eq!(batch.cursor, 1099);
         assert!(events.after(Some(batch.cursor)).events.is_empty());
-        assert!(!events.of_job(job, 0).1, "its earlier events are gone");
+        assert_eq!(events.of_job(job).first().unwrap().id, first, "its earlier events are gone");
     }
 
     #[test]
@@ -253,9 +261,7 @@ mod tests {
         events.push(Timestamp(0), a, None, line("1".into()));
         events.push(Timestamp(0), b, None, line("2".into()));
         events.push(Timestamp(0), a, None, line("3".into()));
-        let (seen, whole) = events.of_job(a, 0);
-        assert_eq!(seen.iter().map(|e| e.id.0).collect::<Vec<_>>(), [1, 3]);
-        assert!(whole);
-        assert_eq!(events.of_job(a, 1).0.len(), 1);
+        assert_eq!(events.of_job(a).iter().map(|e| e.id.0).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(events.of_job_after(a, 1).len(), 1);
     }
 }

@@ -200,14 +200,12 @@ impl Config {
                 .unwrap_or_default()
         };
         if !key.is_empty() {
-            if let Some(at) = nodes.iter().position(|n| has_words(&n.text, &key)) {
-                if let Some(node) = nodes.get_mut(at) {
-                    if node.text == line {
-                        return Edit::Same;
-                    }
-                    node.text = line.to_owned();
-                    return Edit::Changed;
+            if let Some(node) = nodes.iter_mut().find(|n| has_words(&n.text, &key)) {
+                if node.text == line {
+                    return Edit::Same;
                 }
+                node.text = line.to_owned();
+                return Edit::Changed;
             }
         } else if nodes.iter().any(|n| n.text == line) {
             return Edit::Same;
@@ -263,6 +261,16 @@ impl Config {
         if cut(&mut self.nodes, &path) { Edit::Changed } else { Edit::Missing }
     }
 
+    /// Deletes every line below `path` that begins with `line`, quotes aside; false when there is none.
+    pub fn remove(&mut self, path: &[String], line: &str) -> bool {
+        let plain = |t: &str| t.replace('"', "");
+        let line = plain(line);
+        let Some(nodes) = self.level(path, false) else { return false };
+        let before = nodes.len();
+        nodes.retain(|n| !has_words(&plain(&n.text), &line));
+        nodes.len() < before
+    }
+
     /// The value of a named place: `a > b <x>` means the line beginning with `b` in section `a`.
     pub fn value(&self, rules: &Rules, place: &str) -> Option<String> {
         let mut nodes = &self.nodes;
@@ -277,7 +285,12 @@ impl Config {
         for part in parts {
             nodes = &nodes.iter().find(|n| n.text == part)?.children;
         }
-        nodes.iter().rev().find(|n| has_words(&n.text, key)).map(|n| unquote(n.text[key.len()..].trim()))
+        let value = |n: &Node| {
+            let value = n.text[key.len()..].trim();
+            // RouterOS writes `set name=X`.
+            unquote(value.strip_prefix("name=").unwrap_or(value))
+        };
+        nodes.iter().rev().find(|n| has_words(&n.text, key)).map(value)
     }
 
     /// As the vendor's `show running-config` prints it, lines joined by `\n`, none at the end.

@@ -170,6 +170,12 @@ impl Device {
         state.hostname = name.filter(|n| !n.is_empty()).unwrap_or_else(|| self.default_name.clone());
     }
 
+    /// The user's name without login options.
+    pub(crate) fn plain_user<'a>(&self, user: &'a str) -> &'a str {
+        let mark = &self.persona.spec.login.user_options;
+        if mark.is_empty() { user } else { user.split_once(mark.as_str()).map_or(user, |(name, _)| name) }
+    }
+
     /// The hostname that prompts show now.
     pub fn hostname(&self) -> String {
         self.state.lock().hostname.clone()
@@ -329,19 +335,17 @@ impl Device {
     ) -> R {
         let mut state = self.state.lock();
         let kind = self.persona.spec.config.candidate;
-        let result = if candidate && kind != Candidate::None {
+        if candidate && kind != Candidate::None {
             let running = state.running.clone();
             let slot = if kind == Candidate::Shared { &mut state.candidate } else { private };
-            change(Arc::make_mut(slot.get_or_insert(running)))
-        } else {
-            let result = change(Arc::make_mut(&mut state.running));
-            if self.persona.spec.config.saved_at_once {
-                state.startup = state.running.clone();
-            }
-            drop(state);
-            self.rename();
-            return result;
-        };
+            return change(Arc::make_mut(slot.get_or_insert(running)));
+        }
+        let result = change(Arc::make_mut(&mut state.running));
+        if self.persona.spec.config.saved_at_once {
+            state.startup = state.running.clone();
+        }
+        drop(state);
+        self.rename();
         result
     }
 

@@ -1,16 +1,5 @@
-//! What a line means: commands, configuration lines, questions, verbs.
-//!
-//! Verbs of `do:` lists: `pop` (one level up), `end` (out of the configuration), `logout`, `save`, `commit`,
-//! `commit_confirmed <minutes>`, `confirm`, `discard`, `rollback`, `reload <seconds>`, `set <path>`, `delete <path>`,
-//! `line <text>` (a line at the top), `here <text>` (a line in this section), `edit <path>`, `up`, `top`,
-//! `run <command>` (as outside of the configuration).
-//!
-//! Names in texts: `{hostname} {user} {path} {mark} {count} {index} {address} {serial} {uptime} {uptime_s} {date}
-//! {running_config} {running_set} {startup_config} {candidate_config} {candidate_set} {here_config} {here_set}
-//! {diff} {config_bytes} {length} {width} {line} {caret} {table}`, the arguments of the command, the persona's own
-//! `texts` and the session's variables.
+//! What a line means: commands, configuration lines, questions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, Edit, Style};
@@ -18,14 +7,8 @@ use crate::grammar::{Verdict, judge};
 use crate::journal::Kind;
 use crate::persona::{Candidate, Target};
 use crate::template;
+use crate::verbs::Flow;
 use crate::vty::{Frame, Op, Reply, Stage, Vty};
-
-/// How the verbs of a command ended.
-enum Flow {
-    Done,
-    Missing,
-    Failed(String),
-}
 
 /// What a line was found to be.
 enum Found {
@@ -36,101 +19,16 @@ enum Found {
 }
 
 impl Vty {
-    /// Replaces the names in a text.
-    pub(crate) fn fill(&self, text: &str) -> String {
-        self.fill_args(text, &[])
-    }
-
-    pub(crate) fn fill_args(&self, text: &str, args: &[(String, String)]) -> String {
-        if !text.contains('{') {
-            return text.to_owned();
-        }
-        template::fill_with(text, &mut |name| self.value(name, args, 0))
-    }
-
-    fn value(&self, name: &str, args: &[(String, String)], depth: u8) -> Option<String> {
-        if let Some((_, v)) = args.iter().find(|(n, _)| n == name) {
-            return Some(v.clone());
-        }
-        let spec = &self.persona.spec;
-        let rules = &spec.config.rules;
-        let device = &self.device;
-        let shown = || device.candidate_or_running(&self.private);
-        let running = || device.state.lock().running.clone();
-        let startup = || device.state.lock().startup.clone();
-        Some(match name {
-            "hostname" => device.hostname(),
-            "user" => self.user.clone(),
-            "path" => self.path().join(" "),
-            // The names that prompts of sub-modes carry, each vendor its own short form of the section's line.
-            "sp_path" => self.path().iter().map(|p| format!(" {p}")).collect(),
-            "seg_path" => self.path().join("/"),
-            "seg_dash" => self.segment().replace(' ', "-"),
-            "seg_arg" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
-            "seg_tight" => self
-                .segment()
-                .split_once(' ')
-                .map_or("", |(_, rest)| rest)
-                .replacen(' ', "", 1)
-                .replace(' ', "-"),
-            "seg_short" => short_interface(self.segment().split_once(' ').map_or("", |(_, rest)| rest)),
-            "mark" => {
-                let dirty = if spec.mark.on == "unsaved" { device.unsaved() } else { self.dirty() };
-                if dirty { spec.mark.dirty.clone() } else { spec.mark.clean.clone() }
-            }
-            "count" => self.count.to_string(),
-            "index" => device.index.to_string(),
-            "address" => device.ssh.or(device.telnet).map(|a| a.ip().to_string()).unwrap_or_default(),
-            "serial" => format!("NPS{:08}", device.index + 1),
-            "uptime" => template::uptime(self.uptime()),
-            "uptime_s" => self.uptime().to_string(),
-            "date" => template::date(),
-            "running_config" => running().render(rules),
-            "running_set" => running().render_set(rules),
-            "startup_config" => startup().render(rules),
-            "candidate_config" => shown().render(rules),
-            "candidate_set" => shown().render_set(rules),
-            "here_config" => shown().at(&self.path(), rules.style).render(rules),
-            "here_set" => shown().at(&self.path(), rules.style).render_set(rules),
-            "diff" => shown().diff(&running(), rules),
-            "config_bytes" => running().render(rules).len().to_string(),
-            "length" => self.length.to_string(),
-            "width" => self.width.to_string(),
-            "percent" => return None,
-            _ => {
-                if let Some(v) = self.vars.get(name) {
-                    return Some(v.clone());
-                }
-                let text = spec.texts.get(name)?;
-                if depth > 3 {
-                    return Some(text.clone());
-                }
-                template::fill_with(text, &mut |n| self.value(n, args, depth + 1))
-            }
-        })
-    }
-
-    fn uptime(&self) -> u64 {
-        // As if it had been up for a while when the simulator started.
-        self.device.state.lock().started.elapsed().as_secs()
-            + 60 * 60 * 24 * 17
-            + u64::from(self.device.index % 50) * 3_600
-    }
-
     /// The section path.
     pub(crate) fn path(&self) -> Vec<String> {
         self.stack.iter().filter_map(|f| f.seg.clone()).collect()
     }
 
-    fn segment(&self) -> &str {
-        self.stack.iter().rev().find_map(|f| f.seg.as_deref()).unwrap_or("")
-    }
-
-    fn mode(&self) -> usize {
+    pub(crate) fn mode(&self) -> usize {
         self.stack.last().map_or(0, |f| f.mode)
     }
 
-    fn in_config(&self) -> bool {
+    pub(crate) fn in_config(&self) -> bool {
         self.persona.modes.get(self.mode()).is_some_and(|m| m.spec.config)
     }
 
@@ -147,9 +45,7 @@ impl Vty {
 
     /// Out of every configuration mode.
     pub(crate) fn leave_config(&mut self) {
-        if let Some(at) =
-            self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config))
-        {
+        if let Some(at) = self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config)) {
             self.stack.truncate(at.max(1));
         }
     }
@@ -169,7 +65,7 @@ impl Vty {
         self.change(|c| c.line(rules, path, line))
     }
 
-    fn change<R>(&mut self, change: impl FnOnce(&mut Config) -> R) -> R {
+    pub(crate) fn change<R>(&mut self, change: impl FnOnce(&mut Config) -> R) -> R {
         let device = self.device.clone();
         device.edit(&mut self.private, true, change)
     }
@@ -182,6 +78,7 @@ impl Vty {
         let line = text.trim().to_owned();
         let before = self.mode_name().to_owned();
         if line.is_empty() {
+            self.log(Kind::Empty, "", &before, &before);
             return self.prompt(reply);
         }
         self.lines += 1;
@@ -216,13 +113,7 @@ impl Vty {
                 out.ops = vec![Op::Cut];
             } else if has(&f.drop_mid_answer) && device.may_drop(f) {
                 fault = "drop_mid_answer";
-                let bytes: Vec<u8> = out
-                    .ops
-                    .iter()
-                    .filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None })
-                    .flatten()
-                    .copied()
-                    .collect();
+                let bytes: Vec<u8> = out.ops.iter().filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None }).flatten().copied().collect();
                 out.ops = vec![Op::Out(bytes[..bytes.len() / 2].to_vec()), Op::Cut];
             } else if f.drop_after_lines > 0 && self.lines >= f.drop_after_lines && device.may_drop(f) {
                 fault = "drop_after_lines";
@@ -319,39 +210,24 @@ impl Vty {
                         match target {
                             Target::Command(n) if self.holds(*n) => return Found::Command(*n, args),
                             Target::Command(_) => {}
-                            Target::Section(n) => {
-                                return Found::Section(
-                                    *n,
-                                    number,
-                                    self.respell(pattern.spell(&words, abbreviate), line),
-                                );
-                            }
-                            Target::Word => {
-                                return Found::Word(
-                                    number,
-                                    self.respell(pattern.spell(&words, abbreviate), line),
-                                );
-                            }
+                            Target::Section(n) => return Found::Section(*n, number, self.respell(pattern.spell(&words, abbreviate), line)),
+                            Target::Word => return Found::Word(number, self.respell(pattern.spell(&words, abbreviate), line)),
                         }
                     }
                     wrong = wrong.or(Some(Verdict::Invalid(0)));
                 }
-                verdict => {
-                    wrong = Some(match (wrong, verdict) {
-                        (None, v) => v,
-                        (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
-                        (Some(Verdict::Invalid(_)), v) => v,
-                        (Some(v), _) => v,
-                    })
-                }
+                verdict => wrong = Some(match (wrong, verdict) {
+                    (None, v) => v,
+                    (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
+                    (Some(Verdict::Invalid(_)), v) => v,
+                    (Some(v), _) => v,
+                }),
             }
             if mode.spec.config && !negate.is_empty() && words.len() > 1 && words[0] == negate {
                 let rest = &words[1..];
-                let mut fits = mode
-                    .entries
-                    .iter()
-                    .filter(|(_, t)| !matches!(t, Target::Command(_)))
-                    .filter(|(p, _)| !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_)));
+                let mut fits = mode.entries.iter().filter(|(_, t)| !matches!(t, Target::Command(_))).filter(|(p, _)| {
+                    !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_))
+                });
                 if let Some((pattern, _)) = fits.next() {
                     return Found::Word(number, format!("{negate} {}", pattern.spell(rest, abbreviate)));
                 }
@@ -387,15 +263,14 @@ impl Vty {
             "pending" => self.device.state.lock().pending.is_some(),
             "top" => self.stack.last().is_some_and(|f| f.seg.is_none()),
             "inside" => self.stack.last().is_some_and(|f| f.seg.is_some()),
+            "nested" => self.path().iter().filter(|p| p.starts_with("config ")).count() > 1,
             "settled" => self.device.state.lock().pending.is_none(),
-            other => other
-                .split_once('=')
-                .is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
+            other => other.split_once('=').is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
         })
     }
 
     /// Does what the line says and ends with the next prompt, question or pager.
-    fn carry_out(&mut self, line: &str, reply: &mut Reply) {
+    pub(crate) fn carry_out(&mut self, line: &str, reply: &mut Reply) {
         let persona = self.persona.clone();
         let editor = &persona.spec.editor;
         if !editor.comment.is_empty() && line.starts_with(editor.comment.as_str()) {
@@ -479,7 +354,7 @@ impl Vty {
         self.between(reply);
     }
 
-    fn error_text(&self, text: &str, line: &str, at: usize) -> String {
+    pub(crate) fn error_text(&self, text: &str, line: &str, at: usize) -> String {
         let visible = self.prompt_text().rsplit('\n').next().map_or(0, |p| p.chars().count());
         let word = line[at.min(line.len())..].split_whitespace().next().unwrap_or("").to_owned();
         self.fill_args(
@@ -519,17 +394,10 @@ impl Vty {
             let body = rest.get(delimiter.len()..).unwrap_or("").to_owned();
             if rest.is_empty() || !body.contains(&delimiter) {
                 if !rest.is_empty() {
-                    self.say_line(
-                        reply,
-                        &format!("Enter TEXT message.  End with the character '{delimiter}'."),
-                    );
+                    self.say_line(reply, &format!("Enter TEXT message.  End with the character '{delimiter}'."));
                 }
                 let lines = if body.is_empty() { Vec::new() } else { vec![body] };
-                self.stage = Stage::Text {
-                    head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(),
-                    delimiter,
-                    lines,
-                };
+                self.stage = Stage::Text { head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(), delimiter, lines };
                 return;
             }
         }
@@ -551,10 +419,7 @@ impl Vty {
             reply.push(Op::Wait(Duration::from_millis(command.takes_ms)));
         }
         if command.error {
-            self.events.push((
-                Kind::Rejected,
-                persona.spec.commands[number].patterns.first().cloned().unwrap_or_default(),
-            ));
+            self.events.push((Kind::Rejected, persona.spec.commands[number].patterns.first().cloned().unwrap_or_default()));
         }
         // The text first: `commit` shows what it was about to do, `exit` speaks in the old mode.
         let verbs = command.verbs.clone();
@@ -621,242 +486,8 @@ impl Vty {
         self.page(&text, paged, reply);
     }
 
-    fn piped(&self, text: &str, pipe: &str, patterns: &[String]) -> String {
-        let mut text = text.to_owned();
-        for part in pipe.split('|').map(str::trim) {
-            let (verb, what) = part.split_once(' ').unwrap_or((part, ""));
-            let what = what.trim().trim_matches('"');
-            let is = |names: &[&str]| names.iter().any(|n| n.starts_with(verb) && !verb.is_empty());
-            let regex = regex::Regex::new(what).ok();
-            let hit = |l: &str| regex.as_ref().map_or_else(|| l.contains(what), |r| r.is_match(l));
-            text = if is(&["compare"]) {
-                let config = self.device.candidate_or_running(&self.private);
-                let running = self.device.state.lock().running.clone();
-                config.compare(&running, &self.persona.spec.config.rules)
-            } else if part == "display set" || (verb == "display" && what == "set") || part == "as set" {
-                let config = self.device.candidate_or_running(&self.private);
-                let rules = &self.persona.spec.config.rules;
-                if patterns.iter().any(|p| p.contains("config") || p.starts_with("show")) && self.in_config()
-                {
-                    config.at(&self.path(), rules.style).render_set(rules)
-                } else {
-                    self.device.state.lock().running.render_set(rules)
-                }
-            } else if is(&["include", "match", "grep"]) {
-                let what = what.trim_start_matches("-i ").to_owned();
-                let re = regex::Regex::new(&what).ok();
-                text.lines()
-                    .filter(|l| re.as_ref().map_or_else(|| l.contains(&what), |r| r.is_match(l)))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            } else if is(&["exclude", "except"]) {
-                text.lines().filter(|l| !hit(l)).collect::<Vec<_>>().join("\n")
-            } else if is(&["begin", "find"]) {
-                text.lines().skip_while(|l| !hit(l)).collect::<Vec<_>>().join("\n")
-            } else if is(&["count"]) {
-                format!("Number of lines matching: {}", text.lines().filter(|l| hit(l)).count())
-            } else if is(&["section"]) {
-                let mut inside = false;
-                text.lines()
-                    .filter(|l| {
-                        if !l.starts_with(' ') {
-                            inside = hit(l);
-                        }
-                        inside
-                    })
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            } else {
-                text
-            };
-        }
-        text
-    }
-
-    fn verbs(&mut self, verbs: &[String], args: &[(String, String)], reply: &mut Reply) -> Flow {
-        let mut flow = Flow::Done;
-        for verb in verbs {
-            let verb = self.fill_args(verb, args);
-            let (name, rest) = verb.split_once(' ').unwrap_or((verb.as_str(), ""));
-            match self.verb(name, rest.trim(), reply) {
-                Flow::Done => {}
-                Flow::Missing => flow = Flow::Missing,
-                failed @ Flow::Failed(_) => return failed,
-            }
-        }
-        flow
-    }
-
-    /// Set style: a path that begins with nothing the platform knows, as the vendor words it.
-    fn unknown_root(&mut self, path: &[String], rest: &str) -> Option<String> {
-        let persona = self.persona.clone();
-        let roots = &persona.spec.config.roots;
-        let mut all = path
-            .iter()
-            .map(String::as_str)
-            .chain(std::iter::once(rest))
-            .flat_map(str::split_whitespace)
-            .filter(|w| *w != "/");
-        let first = all.next().unwrap_or("").trim_start_matches('/');
-        let known = roots.is_empty() || roots.iter().any(|r| r == first);
-        if known && (!path.is_empty() || all.next().is_some()) {
-            return None;
-        }
-        let line = self.last_line.clone();
-        self.events.push((Kind::Rejected, line.clone()));
-        let text = if known { &persona.spec.errors.incomplete } else { &persona.spec.errors.syntax };
-        let at = if known { line.len() } else { offset(&line, 1) };
-        Some(self.error_text(text, &line, at))
-    }
-
-    fn verb(&mut self, name: &str, rest: &str, reply: &mut Reply) -> Flow {
-        let persona = self.persona.clone();
-        let rules = &persona.spec.config.rules;
-        let device = self.device.clone();
-        match name {
-            "pop" => {
-                if self.stack.len() > 1 {
-                    self.stack.pop();
-                } else {
-                    reply.push(Op::Exit(0));
-                }
-            }
-            "end" => self.leave_config(),
-            "logout" => reply.push(Op::Exit(0)),
-            "save" => {
-                let mut state = device.state.lock();
-                state.startup = state.running.clone();
-                self.events.push((Kind::Save, String::new()));
-            }
-            "commit" | "commit_confirmed" | "commit_check" => {
-                let candidate = device.candidate_or_running(&self.private);
-                let lines = candidate.flat(rules).join("\n");
-                if let Some((_, message)) = persona.refuse_commit.iter().find(|(r, _)| r.is_match(&lines)) {
-                    self.events.push((Kind::Rejected, "commit".into()));
-                    return Flow::Failed(self.fill(message));
-                }
-                if name == "commit_check" {
-                    return Flow::Done;
-                }
-                let minutes = (name == "commit_confirmed").then(|| rest.parse::<f64>().unwrap_or(10.0));
-                device.commit(&mut self.private, minutes);
-                self.events.push((Kind::Commit, rest.to_owned()));
-            }
-            "confirm" => {
-                device.state.lock().pending = None;
-                self.events.push((Kind::Commit, "confirmed".into()));
-            }
-            "take_back" => {
-                device.take_back(0);
-            }
-            "discard" => {
-                device.discard(&mut self.private);
-                self.events.push((Kind::Discard, String::new()));
-            }
-            "rollback" => {
-                // 0 is the running configuration, 1 the one before the last commit.
-                let n: usize = rest.parse().unwrap_or(0);
-                let state = device.state.lock();
-                let to = if n == 0 {
-                    Some(state.running.clone())
-                } else {
-                    state.previous.iter().rev().nth(n - 1).cloned()
-                };
-                drop(state);
-                match to {
-                    Some(to) => self.change(|c| *c = Arc::unwrap_or_clone(to)),
-                    None => return Flow::Missing,
-                }
-            }
-            "reload" => {
-                let seconds = rest.parse::<f64>().unwrap_or(2.0).clamp(0.0, 3_600.0);
-                let wait = Duration::from_secs_f64(seconds);
-                tokio::spawn(async move { device.reboot(wait) });
-                reply.push(Op::Cut);
-            }
-            "set" => {
-                let path = self.path();
-                if let Some(wrong) = self.unknown_root(&path, rest) {
-                    return Flow::Failed(wrong);
-                }
-                self.change(|c| c.set(rules, &path, rest));
-            }
-            "set_top" => {
-                self.change(|c| c.set(rules, &[], rest));
-            }
-            "delete" | "delete_top" => {
-                let path = if name == "delete" { self.path() } else { Vec::new() };
-                let rest = rest.to_owned();
-                if self.change(|c| c.delete(&path, &rest)) == Edit::Missing {
-                    return Flow::Missing;
-                }
-            }
-            "line" | "here" => {
-                let path = if name == "here" { self.path() } else { Vec::new() };
-                if self.apply_line(&path, rest) == Edit::Missing {
-                    return Flow::Missing;
-                }
-            }
-            "edit" => {
-                let mode = self.mode();
-                self.stack.push(Frame { mode, seg: Some(rest.to_owned()) });
-            }
-            "up" => {
-                if self.stack.last().is_some_and(|f| f.seg.is_some()) {
-                    self.stack.pop();
-                } else {
-                    return Flow::Missing;
-                }
-            }
-            "top" => {
-                while self.stack.last().is_some_and(|f| f.seg.is_some()) {
-                    self.stack.pop();
-                }
-            }
-            "run" => {
-                let stack = self.stack.clone();
-                self.leave_config();
-                let mut out = Reply::default();
-                // The inner prompt is the outer one's business.
-                let pipe = self.vars.remove("pipe");
-                let line = match pipe {
-                    Some(pipe) => format!("{rest} | {pipe}"),
-                    None => rest.to_owned(),
-                };
-                self.carry_out(&line, &mut out);
-                let inner = self.prompt_text().replace('\n', "\r\n");
-                self.stack = stack;
-                if let Some(Op::Out(bytes)) = out.ops.last_mut()
-                    && bytes.ends_with(inner.as_bytes())
-                {
-                    bytes.truncate(bytes.len() - inner.len());
-                }
-                for op in out.ops {
-                    match op {
-                        Op::Out(b) => reply.bytes(&b),
-                        op => reply.push(op),
-                    }
-                }
-            }
-            other => tracing::error!(
-                verb = other,
-                persona = persona.spec.name,
-                "the persona names a verb that there is not"
-            ),
-        }
-        Flow::Done
-    }
-
     /// An answer to a question.
-    pub(crate) fn answer(
-        &mut self,
-        text: &str,
-        number: usize,
-        at: usize,
-        args: Vec<(String, String)>,
-        tries: u32,
-        reply: &mut Reply,
-    ) {
+    pub(crate) fn answer(&mut self, text: &str, number: usize, at: usize, args: Vec<(String, String)>, tries: u32, reply: &mut Reply) {
         let device = self.device.clone();
         let _turn = device.turn.lock();
         let persona = self.persona.clone();
@@ -885,10 +516,7 @@ impl Vty {
             }
             go_on = true;
         }
-        let answer = ask
-            .answers
-            .iter()
-            .find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
+        let answer = ask.answers.iter().find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
         if let Some(answer) = answer.filter(|a| !a.go_on) {
             match self.verbs(&answer.verbs, &args, reply) {
                 Flow::Failed(message) => self.say_line(reply, &message),
@@ -949,10 +577,7 @@ impl Vty {
     fn candidates(&self, typed: &str, depth: usize, partial: &str) -> Vec<String> {
         let Some(mode) = self.persona.modes.get(self.mode()) else { return Vec::new() };
         let before: Vec<&str> = typed.split_whitespace().take(depth).collect();
-        mode.entries
-            .iter()
-            .filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate))
-            .collect()
+        mode.entries.iter().filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate)).collect()
     }
 
     /// What completes the last word typed, when only one word can.
@@ -993,14 +618,4 @@ fn offset(line: &str, word: usize) -> usize {
         at = i + c.len_utf8();
     }
     at
-}
-
-/// `Ethernet1` as `Et1`, the way EOS shortens it; what is no interface stays.
-fn short_interface(name: &str) -> String {
-    let letters = name.chars().take_while(|c| c.is_ascii_alphabetic()).count();
-    if letters > 2 && letters < name.len() && name[letters..].starts_with(|c: char| c.is_ascii_digit()) {
-        format!("{}{}", &name[..2], &name[letters..])
-    } else {
-        name.split(' ').next().unwrap_or(name).to_owned()
-    }
 }

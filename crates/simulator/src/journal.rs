@@ -21,6 +21,10 @@ pub enum Kind {
     LoginFailed,
     /// A whole line was received at a prompt.
     Line,
+    /// Enter at a prompt with nothing typed.
+    Empty,
+    /// A key that acts by itself: `^C`, `^D`, a key at a pager or a pause.
+    Key,
     /// An answer to a question (a confirmation, a password, which shows as `****`).
     Answer,
     /// A command over an exec channel.

@@ -30,6 +30,7 @@ mod fault;
 pub mod grammar;
 mod journal;
 pub mod persona;
+mod names;
 mod plan;
 pub mod raw;
 mod server;
@@ -37,6 +38,7 @@ mod shell;
 mod ssh;
 mod telnet;
 mod template;
+mod verbs;
 mod vty;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! A persona: one vendor's command line as data. The schema of `personas/*.yaml`.
 //!
 //! Texts are templates: `{hostname}`, `{user}`, `{running_config}` and so on are replaced, unknown names in
-//! braces stay as they are (Junos prints braces of its own). See [`crate::vty`] for the names.
+//! braces stay as they are (Junos prints braces of its own). See `names.rs` for them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::config::Rules;
 use crate::grammar::Pattern;
+use crate::verbs::{VERBS, WHEN};
 
 /// Why a persona cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,8 @@ pub struct Login {
     pub pause_after: String,
     /// SSH authentication methods offered: `password`, `keyboard-interactive`, `publickey`.
     pub methods: Vec<String>,
+    /// What follows this in the user's name are options, not the name (`+` on RouterOS).
+    pub user_options: String,
     /// The identification after `SSH-2.0-`.
     pub ssh_version: String,
 }
@@ -125,12 +128,7 @@ pub struct Pager {
 
 impl Default for Pager {
     fn default() -> Self {
-        Pager {
-            length: 24,
-            prompt: " --More-- ".into(),
-            erase: "\r          \r".into(),
-            quit: "qQ\u{3}".into(),
-        }
+        Pager { length: 24, prompt: " --More-- ".into(), erase: "\r          \r".into(), quit: "qQ\u{3}".into() }
     }
 }
 
@@ -284,12 +282,12 @@ pub struct Command {
     /// Where it is understood: mode names, `@exec` (default: all modes without configuration), `@config`, `*`.
     #[serde(deserialize_with = "one_or_many")]
     pub modes: Vec<String>,
-    /// Only if: `dirty`, `clean` (candidate against running), `unsaved`, `saved`, `secret`, `nosecret`, `pending`, `empty` (not one configuration line below).
+    /// Only if all hold: `dirty`, `clean` (candidate against running), `unsaved`, `saved`, `secret`, `nosecret` (an enable secret), `pending`, `settled` (a commit to confirm), `top`, `inside` (of a section), `nested`, `variable=value`.
     #[serde(deserialize_with = "one_or_many")]
     pub when: Vec<String>,
     /// Questions, in order.
     pub ask: Vec<Ask>,
-    /// What is done, see [`crate::vty`].
+    /// What is done, see `verbs.rs`.
     #[serde(rename = "do", deserialize_with = "one_or_many")]
     pub verbs: Vec<String>,
     /// The reply.
@@ -440,11 +438,7 @@ impl Persona {
     ///
     /// # Errors
     /// What is wrong, with the place in the file where YAML tells it.
-    pub fn parse(
-        name: &str,
-        text: &str,
-        like: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Persona, PersonaError> {
+    pub fn parse(name: &str, text: &str, like: &dyn Fn(&str) -> Option<String>) -> Result<Persona, PersonaError> {
         let bad = |why: String| PersonaError::Bad { name: name.to_owned(), why };
         let mut value: yaml_serde::Value = yaml_serde::from_str(text).map_err(|e| bad(e.to_string()))?;
         let mut depth = 0;
@@ -466,9 +460,7 @@ impl Persona {
 
     fn build(spec: Spec) -> Result<Persona, String> {
         let names: Vec<String> = spec.modes.keys().cloned().collect();
-        let number = |name: &str| {
-            names.iter().position(|n| n == name).ok_or_else(|| format!("there is no mode '{name}'"))
-        };
+        let number = |name: &str| names.iter().position(|n| n == name).ok_or_else(|| format!("there is no mode '{name}'"));
         let start = number(&spec.start)?;
         let mut modes = Vec::new();
         for (name, mode) in &spec.modes {
@@ -482,8 +474,17 @@ impl Persona {
             if !command.goto.is_empty() {
                 number(&command.goto)?;
             }
-            let wanted =
-                if command.modes.is_empty() { vec!["@exec".to_owned()] } else { command.modes.clone() };
+            let answered = command.ask.iter().flat_map(|a| &a.answers).flat_map(|a| &a.verbs);
+            for verb in command.verbs.iter().chain(answered) {
+                let word = verb.split(' ').next().unwrap_or("");
+                if !VERBS.contains(&word) {
+                    return Err(format!("command '{}' does '{word}', which is no verb; verbs are: {}", command.patterns[0], VERBS.join(", ")));
+                }
+            }
+            if let Some(when) = command.when.iter().find(|w| !WHEN.contains(&w.as_str()) && !w.contains('=')) {
+                return Err(format!("command '{}' holds when '{when}', which is no condition; there are: {}, variable=value", command.patterns[0], WHEN.join(", ")));
+            }
+            let wanted = if command.modes.is_empty() { vec!["@exec".to_owned()] } else { command.modes.clone() };
             for name in &wanted {
                 if !name.starts_with('@') && name != "*" {
                     number(name)?;
@@ -497,8 +498,7 @@ impl Persona {
                     name => name == mode.name,
                 });
                 if here {
-                    mode.entries
-                        .extend(command.patterns.iter().map(|p| (Pattern::new(p), Target::Command(at))));
+                    mode.entries.extend(command.patterns.iter().map(|p| (Pattern::new(p), Target::Command(at))));
                 }
             }
         }
@@ -520,9 +520,7 @@ impl Persona {
             }
         }
         let compile = |list: &[Refuse]| -> Result<Vec<(Regex, String)>, String> {
-            list.iter()
-                .map(|r| Ok((Regex::new(&r.pattern).map_err(|e| e.to_string())?, r.message.clone())))
-                .collect()
+            list.iter().map(|r| Ok((Regex::new(&r.pattern).map_err(|e| e.to_string())?, r.message.clone()))).collect()
         };
         let mut answers = HashMap::new();
         for answer in spec.commands.iter().flat_map(|c| &c.ask).flat_map(|a| &a.answers) {
@@ -557,9 +555,7 @@ fn overlay(under: yaml_serde::Value, over: yaml_serde::Value) -> yaml_serde::Val
             for (key, value) in over {
                 let name = key.as_str().unwrap_or("").to_owned();
                 let merged = match (under.remove(&key), value) {
-                    (Some(Sequence(tail)), Sequence(mut head))
-                        if name == "commands" || name == "sections" =>
-                    {
+                    (Some(Sequence(tail)), Sequence(mut head)) if name == "commands" || name == "sections" => {
                         head.extend(tail);
                         Sequence(head)
                     }
@@ -581,7 +577,35 @@ macro_rules! embedded {
     };
 }
 
-embedded!("arista_eos", "cisco_ios", "cisco_nxos", "cisco_xe", "huawei", "juniper_junos", "linux",);
+embedded!(
+    "arista_eos",
+    "aruba_aoscx",
+    "checkpoint_gaia",
+    "cisco_asa",
+    "cisco_ios",
+    "cisco_nxos",
+    "cisco_xe",
+    "cisco_xr",
+    "dell_os10",
+    "extreme_exos",
+    "f5_tmsh",
+    "fortinet",
+    "frr",
+    "generic",
+    "hp_comware",
+    "hp_procurve",
+    "huawei",
+    "huawei_vrpv8",
+    "juniper_junos",
+    "linux",
+    "mikrotik_routeros",
+    "nokia_srl",
+    "nokia_sros",
+    "paloalto_panos",
+    "ruijie_os",
+    "vyos",
+    "zte_zxros",
+);
 
 /// All personas by name: the embedded ones, and those of a folder, which win. Read when first asked for.
 #[derive(Debug, Default)]

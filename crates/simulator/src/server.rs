@@ -266,7 +266,8 @@ async fn accept(device: Arc<Device>, listener: TcpListener, address: SocketAddr,
                     return;
                 }
                 let time = *down.borrow_and_update();
-                listener = None;
+                // Closed while it is down, so that clients are refused.
+                drop(listener.take());
                 tokio::time::sleep(time.unwrap_or_default()).await;
                 listener = listen(address).map(|(l, _)| l).inspect_err(|error| tracing::error!(%error, %address, "a rebooted device cannot listen again")).ok();
             }

@@ -91,7 +91,6 @@ impl Options {
 
 struct TelnetSink {
     out: mpsc::Sender<Vec<u8>>,
-    cut: Arc<crate::device::Cut>,
 }
 
 impl Sink for TelnetSink {
@@ -109,7 +108,6 @@ impl Sink for TelnetSink {
     async fn exit(&mut self, _status: u32) {
         // An empty packet is the sign to finish: what was sent before it still goes out.
         let _ = self.out.send(Vec::new()).await;
-        let _ = &self.cut;
     }
 }
 
@@ -127,7 +125,7 @@ pub(crate) async fn serve(wire: Wire, guard: Arc<ConnGuard>) {
     let mut vty = Vty::new(guard.clone(), "", true);
     let mut reply = Reply::default();
     vty.open(false, &mut reply);
-    let sink = TelnetSink { out: out_tx.clone(), cut: cut.clone() };
+    let sink = TelnetSink { out: out_tx.clone() };
     let session = drive(vty, reply.ops, Vec::new(), in_rx, sink, cut);
     let write = async {
         loop {
@@ -152,11 +150,7 @@ pub(crate) async fn serve(wire: Wire, guard: Arc<ConnGuard>) {
     let read = async {
         let mut options = Options::default();
         let mut buffer = vec![0u8; 2048];
-        loop {
-            let Ok(n) = reader.read(&mut buffer).await else { break };
-            if n == 0 {
-                break;
-            }
+        while let Ok(n @ 1..) = reader.read(&mut buffer).await {
             let (mut data, mut answer) = (Vec::new(), Vec::new());
             options.read(&buffer[..n], &mut data, &mut answer);
             if !answer.is_empty() && out_tx.send(answer).await.is_err() {

@@ -378,6 +378,7 @@ impl Vty {
         }
         if matches!(self.stage, Stage::Pause) {
             let login = &self.persona.clone().spec.login;
+            self.log(Kind::Key, &format!("{:?}", char::from(b)), self.mode_name(), self.mode_name());
             if login.pause_keys.is_empty() || login.pause_keys.bytes().any(|k| k == b) {
                 self.say(reply, &self.fill(&login.pause_after));
                 self.stage = Stage::Ready;
@@ -409,6 +410,7 @@ impl Vty {
             }
             0x03 => self.interrupt(reply),
             0x04 if self.line.is_empty() && self.persona.spec.shell => {
+                self.log(Kind::Key, "^D", self.mode_name(), "");
                 self.say(reply, "logout\n");
                 reply.push(Op::Exit(0));
             }
@@ -502,6 +504,7 @@ impl Vty {
 
     fn interrupt(&mut self, reply: &mut Reply) {
         self.line.clear();
+        let before = self.mode_name().to_owned();
         match &self.stage {
             Stage::User | Stage::Password => reply.push(Op::Cut),
             _ => {
@@ -512,6 +515,7 @@ impl Vty {
                 if self.persona.spec.editor.ctrl_z {
                     self.leave_config();
                 }
+                self.log(Kind::Key, "^C", &before, self.mode_name());
                 self.prompt(reply);
             }
         }
@@ -527,7 +531,7 @@ impl Vty {
         }
         match std::mem::replace(&mut self.stage, Stage::Ready) {
             Stage::User => {
-                self.user = text.trim().to_owned();
+                self.user = self.device.plain_user(text.trim()).to_owned();
                 self.stage = Stage::Password;
                 self.say(reply, &self.fill(&self.persona.spec.login.password));
             }
@@ -631,6 +635,7 @@ impl Vty {
 
     fn page_key(&mut self, b: u8, faults: Option<&Faults>, reply: &mut Reply) {
         let pager = &self.persona.clone().spec.pager;
+        self.log(Kind::Key, &format!("{:?}", char::from(b)), self.mode_name(), self.mode_name());
         if faults.is_some_and(|f| f.stuck_pager) {
             reply.bytes(pager.erase.as_bytes());
             reply.bytes(pager.prompt.as_bytes());

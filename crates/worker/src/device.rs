@@ -159,6 +159,9 @@ impl Owner {
                 self.mailbox.pending.store(true, Ordering::SeqCst);
             }
             *self.mailbox.idle_since.lock() = Some(idle_since);
+            if self.node.room_wanted() {
+                return true;
+            }
             match self.idle(idle_since, fence).await {
                 Woken::Work => {}
                 Woken::Stop | Woken::TooLongIdle => return true,

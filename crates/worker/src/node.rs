@@ -1,6 +1,6 @@
 //! The node: hears what waits, starts and ends workers, keeps leases, drains.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -77,6 +77,22 @@ pub(crate) struct Inner {
 struct Owners {
     running: HashMap<DeviceKey, Arc<Mailbox>>,
     waiting: VecDeque<DeviceKey>,
+    /// Those in `waiting`, so that none waits twice.
+    listed: HashSet<DeviceKey>,
+}
+
+impl Owners {
+    fn wait(&mut self, device: DeviceKey) {
+        if self.listed.insert(device.clone()) {
+            self.waiting.push_back(device);
+        }
+    }
+
+    fn next(&mut self) -> Option<DeviceKey> {
+        let device = self.waiting.pop_front()?;
+        self.listed.remove(&device);
+        Some(device)
+    }
 }
 
 impl Inner {
@@ -148,9 +164,7 @@ impl Inner {
             return;
         }
         if owners.running.len() >= self.config.worker.pinned_per_node.max(1) {
-            if !owners.waiting.contains(&device) {
-                owners.waiting.push_back(device);
-            }
+            owners.wait(device);
             // The one that has been idle longest makes room (D16: capacity is never for ever).
             let idle = owners
                 .running
@@ -186,16 +200,21 @@ impl Inner {
             return true;
         }
         // What was woken after the stop goes to a successor, behind those that wait already.
-        if mailbox.woken() && !owners.waiting.contains(device) {
-            owners.waiting.push_back(device.clone());
+        if mailbox.woken() {
+            owners.wait(device.clone());
         }
         while owners.running.len() < self.config.worker.pinned_per_node.max(1) {
-            let Some(next) = owners.waiting.pop_front() else { break };
+            let Some(next) = owners.next() else { break };
             if !owners.running.contains_key(&next) {
                 self.start(&mut owners, next);
             }
         }
         true
+    }
+
+    /// Whether a worker that has just gone idle is to make room for another device.
+    pub(crate) fn room_wanted(&self) -> bool {
+        !self.owners.lock().waiting.is_empty()
     }
 
     fn hear(self: &Arc<Self>, signal: Signal) {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::sse::{Event as Line, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use super::jobs;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::query::Params;
+use crate::reply::Segment;
 
 /// Silence after which a comment is sent, so that nothing on the way thinks the stream dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -37,7 +38,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 )]
 pub(crate) async fn of_job(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use futures_util::stream;
 use netpulse_model::api::{CancelResponse, ErrorBody, JobInResponse, WhyResponse};
 use netpulse_model::{Job, JobId, JobStatus, QueueName};
 use netpulse_queue::{Canceled, JobQuery, Page};
+use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::query::{Params, Wait};
-use crate::reply;
+use crate::reply::{self, Segment};
 
 /// Jobs on one page at most.
 const MOST: u64 = 1000;
@@ -132,6 +133,7 @@ fn lead_on(response: &mut Response, uri: &Uri, next: &str) {
         ["limit", "queue", "node", "host", "status", "state", "since", "until"].contains(&name)
     });
     let query: Vec<&str> = kept.collect();
+    let next = format!("{next}.{}", checksum(next));
     let encoded: String = next
         .bytes()
         .map(|b| {
@@ -143,7 +145,7 @@ fn lead_on(response: &mut Response, uri: &Uri, next: &str) {
         })
         .collect();
     let link = format!("<{}?{}&cursor={encoded}>; rel=\"next\"", uri.path(), query.join("&"));
-    if let (Ok(cursor), Ok(link)) = (HeaderValue::from_str(next), HeaderValue::from_str(&link)) {
+    if let (Ok(cursor), Ok(link)) = (HeaderValue::from_str(&next), HeaderValue::from_str(&link)) {
         response.headers_mut().insert("x-next-cursor", cursor);
         response.headers_mut().insert(header::LINK, link);
     }
@@ -168,8 +170,17 @@ pub(crate) fn filter(params: &Params) -> Result<JobQuery, ApiError> {
     };
     query.since = params.time("since")?;
     query.until = params.time("until")?;
-    query.cursor = params.get("cursor").map(str::to_owned);
+    query.cursor = params.parsed("cursor", |text| match text.rsplit_once('.') {
+        Some((cursor, sum)) if sum == checksum(cursor) => Ok(cursor.to_owned()),
+        _ => Err("Input should be `X-Next-Cursor` of the page before, unchanged"),
+    })?;
     Ok(query)
+}
+
+/// Tells a cursor of ours from a typing error, which would otherwise find a wrong page.
+fn checksum(cursor: &str) -> String {
+    let digest = Sha256::digest(cursor.as_bytes());
+    digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `queue`, else `node`, else `host`.
@@ -214,7 +225,7 @@ fn place(params: &Params) -> Result<JobQuery, ApiError> {
 )]
 pub(crate) async fn one(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -252,7 +263,7 @@ pub(crate) fn not_found(id: &str) -> ApiError {
         (status = 404, description = "No such job, or it had ended already", body = ErrorBody),
     )
 )]
-pub(crate) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn cancel(State(app): State<App>, Segment(id): Segment) -> Result<Response, ApiError> {
     Ok(reply::json(StatusCode::OK, &cancel_one(&app, &id).await?))
 }
 
@@ -305,7 +316,7 @@ pub(crate) async fn cancel_matching(app: &App, params: &Params) -> Result<Vec<Jo
         (status = 404, description = "No such job", body = ErrorBody),
     )
 )]
-pub(crate) async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn why(State(app): State<App>, Segment(id): Segment) -> Result<Response, ApiError> {
     let known = known_id(&id)?;
     let waiting = app.store(app.queue.waiting(known)).await?;
     let job = app.store(app.queue.job(known)).await?.ok_or_else(|| not_found(&id))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use netpulse_model::api::{ErrorBody, TemplateBody};
@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{body, reply};
+use crate::body;
+use crate::reply::{self, Segment};
 use netpulse_plugin::{TemplateFailure, Templates};
 
 /// Longest a render or parse may take before the client is told; the engines have limits of
@@ -45,7 +46,7 @@ pub(crate) async fn render(State(app): State<App>, request: Request) -> Result<R
 )]
 pub(crate) async fn render_named(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     request: Request,
 ) -> Result<Response, ApiError> {
     render_by(&app, Some(name), request).await
@@ -73,7 +74,7 @@ async fn render_by(app: &App, name: Option<String>, request: Request) -> Result<
     request_body(content = TemplateBody, example = json!(
         {"name": "textfsm", "template": "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", "context": "Version 9.9\n"})),
     responses(
-        (status = 200, description = "Whatever the parser makes of it", body = Object, example = json!([{"V": "9.9"}])),
+        (status = 200, description = "Whatever the parser makes of it", body = Value, example = json!([{"V": "9.9"}])),
         (status = 400, description = "A template that is wrong, or a text that it does not fit", body = ErrorBody),
         (status = 404, description = "No such parser", body = ErrorBody),
         (status = 422, description = "The body is no JSON, or has wrong types", body = ErrorBody),
@@ -88,11 +89,11 @@ pub(crate) async fn parse(State(app): State<App>, request: Request) -> Result<Re
     post, path = "/template/parse/{name}", tag = "template",
     params(("name" = String, Path, description = "The parser: `textfsm`, `ttp`, ...")),
     request_body(content = TemplateBody, example = json!({"template": "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n", "context": "Version 9.9\n"})),
-    responses((status = 200, description = "Whatever the parser makes of it", body = Object))
+    responses((status = 200, description = "Whatever the parser makes of it", body = Value))
 )]
 pub(crate) async fn parse_named(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     request: Request,
 ) -> Result<Response, ApiError> {
     parse_by(&app, Some(name), request).await

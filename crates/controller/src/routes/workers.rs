@@ -1,6 +1,6 @@
 //! `/workers...`: who does the work.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use netpulse_model::QueueName;
@@ -10,7 +10,7 @@ use netpulse_model::worker::WorkerRecord;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::query::Params;
-use crate::reply;
+use crate::reply::{self, Segment};
 
 /// List workers: nodes, FIFO workers, and the owners of devices.
 #[utoipa::path(
@@ -58,7 +58,7 @@ pub(crate) async fn matching(app: &App, params: &Params) -> Result<Vec<WorkerRec
         (status = 404, description = "No such worker", body = ErrorBody),
     )
 )]
-pub(crate) async fn stop(State(app): State<App>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn stop(State(app): State<App>, Segment(name): Segment) -> Result<Response, ApiError> {
     stop_one(&app, &name).await?;
     Ok(reply::json(StatusCode::OK, &NameResponse { name }))
 }

@@ -13,6 +13,7 @@ mod auth;
 mod bad_input;
 mod client;
 mod device;
+mod embedded;
 mod events;
 mod jobs;
 mod memory;

@@ -221,3 +221,59 @@ async fn browsers_from_elsewhere_only_when_configured() {
     assert!(allowed.header("access-control-allow-headers").contains("x-api-key"));
     assert_eq!(preflight(&w, "https://evil.example").await.header("access-control-allow-origin"), "");
 }
+
+/// Time runs by itself here whenever nothing moves, so that half a minute passes at once.
+#[tokio::test(start_paused = true)]
+async fn promise_10_slow_clients_are_let_go() {
+    let w = world().await;
+    let started = tokio::time::Instant::now();
+    let mut slow_head = connect(&w.url).await;
+    slow_head.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow").await.unwrap();
+    let mut rest = Vec::new();
+    slow_head.read_to_end(&mut rest).await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(29) && waited < Duration::from_secs(60), "{waited:?}");
+
+    let started = tokio::time::Instant::now();
+    let mut slow_body = connect(&w.url).await;
+    let head = format!("POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{");
+    slow_body.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    slow_body.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 408") && text.contains("stalled for 20 s"), "{text}");
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_secs(19) && waited < Duration::from_secs(60), "{waited:?}");
+    assert!(w.queue.all().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_an_answer_that_nobody_reads_is_dropped() {
+    let w = world().await;
+    let devices: Vec<_> = (0..2000).map(|n| json!({"host": format!("h{n}")})).collect();
+    let bulk = json!({"driver": "netmiko", "connection_args": {}, "command": "x".repeat(10_000), "devices": devices}).to_string();
+    let mut stream = connect(&w.url).await;
+    let head = format!("POST /device/bulk HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{bulk}", bulk.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut whole = Vec::new();
+    stream.read_to_end(&mut whole).await.unwrap();
+    assert!(whole.starts_with(b"HTTP/1.1 201") && whole.len() > 20_000_000);
+
+    let mut stream = connect(&w.url).await;
+    stream.write_all(format!("GET /jobs HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    let mut text = Vec::new();
+    let end = stream.read_to_end(&mut text).await;
+    assert!(text.len() < 20_000_000 && !text.ends_with(b"0\r\n\r\n"), "{end:?} after {} bytes", text.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_test_of_a_silent_device_ends() {
+    let w = world().await;
+    let body = json!({"driver": "netmiko", "connection_args": {"host": "192.0.2.98"}}).to_string();
+    let mut stream = connect(&w.url).await;
+    let head = format!("POST /device/test HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"success\":false") && text.contains("within 60 s"), "{text}");
+}

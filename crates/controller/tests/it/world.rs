@@ -69,6 +69,7 @@ impl Driver for Fake {
                 ErrorCode::AuthenticationFailed,
                 format!("Authentication failed for {:?}.", args.text("password").unwrap_or_default()),
             )),
+            Some("192.0.2.98") => std::future::pending().await,
             _ => {
                 let seen =
                     json!({"prompt": "sw1#", "device_type": "cisco_ios", "remote_version": "SSH-2.0-Sim"});
@@ -109,8 +110,8 @@ impl Templates for Engines {
     }
 }
 
-pub struct World {
-    pub queue: Arc<Memory>,
+pub struct World<Q = Memory> {
+    pub queue: Arc<Q>,
     pub url: String,
     pub http: reqwest::Client,
     pub shutdown: CancellationToken,
@@ -129,7 +130,10 @@ pub async fn world() -> World {
 }
 
 pub async fn world_with(config: Config) -> World {
-    let queue = Memory::new();
+    world_on(config, Memory::new()).await
+}
+
+pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -> World<Q> {
     let shutdown = CancellationToken::new();
     let healed = Arc::new(AtomicU64::new(5));
     let config = Arc::new(config);
@@ -159,7 +163,7 @@ pub async fn world_with(config: Config) -> World {
     World { queue, url, http, shutdown, healed, served }
 }
 
-impl Drop for World {
+impl<Q> Drop for World<Q> {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
@@ -187,7 +191,7 @@ impl Answer {
     }
 }
 
-impl World {
+impl<Q> World<Q> {
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method.parse().unwrap(), format!("{}{path}", self.url)).header("X-API-KEY", KEY)
     }

@@ -17,8 +17,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use self::http::Connection;
-use crate::exit::Exit;
-use crate::ui::Ui;
+use netpulse_simulator::raw::{self, RawFigures, RawOptions};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::ui::{Text, Tone, Ui};
 
 /// Measure NetPulse beside a raw SSH client on simulated devices
 #[derive(Args, Debug)]
@@ -59,7 +60,13 @@ struct Stage {
     start_seconds: f64,
 }
 
-pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
+pub fn run(args: &BenchArgs, ui: &Ui) -> Outcome {
+    crate::block_on(async {
+        measure(args, ui).await.map_err(|error| Failure::new(Exit::Refused, "bench", format!("{error:#}")))
+    })
+}
+
+async fn measure(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
     let scale = if args.quick { 10 } else { 1 };
     let devices = (args.devices / scale).max(10);
     let idle = args.idle / scale;
@@ -67,7 +74,7 @@ pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
     let all = devices * 2 + idle + 1000;
     let stage = Stage::set(all).await?;
     let mut rows = Vec::new();
-    let progress = ui.spinner("start");
+    let progress = ui.progress(8, "bench");
     rows.push(Row {
         what: "start to first answer",
         figure: format!("{:.0} ms", stage.start_seconds * 1e3),
@@ -86,54 +93,60 @@ pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
         value: empty as f64 / 1e6,
     });
 
+    progress.inc(1);
     progress.set_message("raw client");
-    let raw = raw::measure(devices, scale).await?;
+    let raw = raw_client(devices, scale).await?;
 
+    progress.inc(1);
     progress.set_message("warm query");
     let mut connection = Connection::open(stage.address, KEY).await?;
     let warm = warm(&mut connection, (400 / scale) as usize).await?;
     rows.push(Row {
         what: "warm query, one device, REST with wait, p50",
         figure: format!("{:.2} ms", warm * 1e3),
-        raw: format!("{:.2} ms", raw.warm * 1e3),
-        reach: format!("{:.2} ms", raw.warm * 1e3 + 2.0),
+        raw: format!("{:.2} ms", raw.warm_p50_us as f64 / 1e3),
+        reach: format!("{:.2} ms", raw.warm_p50_us as f64 / 1e3 + 2.0),
         upstream: "591 ms",
         value: warm * 1e3,
     });
 
+    progress.inc(1);
     progress.set_message("first query on a new device");
     let cold = cold(&mut connection, (60 / scale).max(10)).await?;
     rows.push(Row {
         what: "first query on a new device, p50",
         figure: format!("{:.2} ms", cold * 1e3),
-        raw: format!("{:.2} ms", raw.cold * 1e3),
-        reach: format!("{:.2} ms", raw.cold * 1e3 + 15.0),
+        raw: format!("{:.2} ms", raw.cold_p50_us as f64 / 1e3),
+        reach: format!("{:.2} ms", raw.cold_p50_us as f64 / 1e3 + 15.0),
         upstream: "1,571 ms",
         value: cold * 1e3,
     });
 
+    progress.inc(1);
     progress.set_message("bulk on new devices");
     let seconds = bulk(&mut connection, devices).await?;
     rows.push(Row {
         what: "new devices, one query each, bulk",
         figure: format!("{seconds:.2} s for {devices}"),
-        raw: format!("{:.2} s", raw.many_new),
-        reach: format!("{:.2} s", raw.many_new * 3.0),
+        raw: format!("{:.2} s", raw.new_devices_ms as f64 / 1e3),
+        reach: format!("{:.2} s", raw.new_devices_ms as f64 * 3e-3),
         upstream: "25 to 58 s for 100",
         value: seconds,
     });
 
+    progress.inc(1);
     progress.set_message("100 devices, 5 queued queries each");
     let rate = queued(&mut connection, 100, 5 * (10 / scale).max(1)).await?;
     rows.push(Row {
         what: "100 devices, queued queries, jobs per second",
         figure: format!("{rate:.0}/s"),
-        raw: format!("{:.0} commands/s", raw.rate),
-        reach: format!("{:.0}/s and 2,500/s", raw.rate * 0.4),
+        raw: format!("{:.0} commands/s", raw.commands_per_second),
+        reach: format!("{:.0}/s and 2,500/s", raw.commands_per_second * 0.4),
         upstream: "84",
         value: rate,
     });
 
+    progress.inc(1);
     progress.set_message("reading a job");
     let id = last_job(&mut connection).await?;
     let reads = hammer(stage.address, 32, Duration::from_secs(u64::from(10 / scale).max(2)), |c, _| {
@@ -149,6 +162,7 @@ pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
         value: reads,
     });
 
+    progress.inc(1);
     progress.set_message("durable acceptance");
     let accepts = accept(&mut connection, stage.address, Duration::from_secs(u64::from(10 / scale).max(2))).await?;
     rows.push(Row {
@@ -161,7 +175,8 @@ pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
     });
 
     if idle > 0 {
-        progress.set_message("idle sessions");
+        progress.inc(1);
+    progress.set_message("idle sessions");
         let stage = Stage::set(idle).await?;
         let mut connection = Connection::open(stage.address, KEY).await?;
         bulk_on(&mut connection, 0, 10.min(idle)).await?;
@@ -179,25 +194,47 @@ pub(crate) async fn run(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
         });
     }
     progress.finish_and_clear();
-    print(ui, &rows, load.trim());
+    print(ui, &rows, load.trim())?;
     Ok(Exit::Ok)
 }
 
-fn print(ui: &Ui, rows: &[Row], load: &str) {
-    let cells: Vec<Vec<String>> = rows
+fn print(ui: &Ui, rows: &[Row], load: &str) -> anyhow::Result<()> {
+    if !ui.for_people() {
+        let data: Vec<Value> = rows
+            .iter()
+            .map(|r| {
+                json!({"measure": r.what, "value": r.value, "figure": r.figure, "raw_client": r.raw,
+                    "reach": r.reach, "upstream": r.upstream})
+            })
+            .collect();
+        return Ok(ui.document(&json!({"load_before": load, "rows": data}))?);
+    }
+    let cells = rows
         .iter()
-        .map(|r| vec![r.what.into(), r.figure.clone(), r.raw.clone(), r.reach.clone(), r.upstream.into()])
+        .map(|r| {
+            vec![
+                Text::from(r.what),
+                Text(r.figure.clone(), Tone::Strong),
+                Text::from(r.raw.clone()),
+                Text::from(r.reach.clone()),
+                Text(r.upstream.to_owned(), Tone::Dim),
+            ]
+        })
         .collect();
-    let data: Vec<Value> = rows
-        .iter()
-        .map(|r| json!({"measure": r.what, "value": r.value, "figure": r.figure, "raw_client": r.raw, "reach": r.reach, "upstream": r.upstream}))
-        .collect();
-    ui.show_table(
-        &["measure", "NetPulse", "raw client", "reach", "upstream"],
-        &cells,
-        &json!({"load_before": load, "rows": data}),
-    );
+    ui.table(&["MEASURE", "NETPULSE", "RAW CLIENT", "REACH", "UPSTREAM"], cells);
     ui.note(&format!("load before: {load}"));
+    Ok(())
+}
+
+/// The raw client's figures on the same devices, the ones that NetPulse meets later left out.
+async fn raw_client(devices: u32, scale: u32) -> anyhow::Result<RawFigures> {
+    let targets: Result<Vec<SocketAddr>, _> =
+        (0..devices).map(|n| format!("{}:{PORT}", device(n)).parse::<SocketAddr>()).collect();
+    let mut options = RawOptions::new(targets?);
+    options.warm = (2000 / scale) as usize;
+    options.cold = (50 / scale).max(10) as usize;
+    options.rate_commands = (100 / scale) as usize;
+    Ok(raw::measure(&options).await?)
 }
 
 /// The address of simulated device number `n`.

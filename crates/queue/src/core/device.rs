@@ -84,7 +84,9 @@ impl Device {
 impl Core {
     /// After any change of a device: says who may start now and tells the nodes.
     pub(super) fn refresh(&mut self, key: &DeviceKey) {
-        let Some(device) = self.devices.get_mut(key) else { return };
+        let Some(device) = self.devices.get_mut(key) else {
+            return;
+        };
         let candidate = device.fifo_candidate();
         let entry = candidate.map(|(order, _)| order);
         let old = std::mem::replace(&mut device.fifo_entry, entry);
@@ -116,7 +118,9 @@ impl Core {
 
     /// Tells the owner, or everybody when nobody owns it, that a job waits; once until they ask.
     fn signal_device(&mut self, key: &DeviceKey) {
-        let Some(device) = self.devices.get_mut(key) else { return };
+        let Some(device) = self.devices.get_mut(key) else {
+            return;
+        };
         if device.signaled {
             return;
         }

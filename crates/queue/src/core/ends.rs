@@ -71,7 +71,9 @@ impl Core {
             });
             return if pending { Completed::Pending } else { Completed::Stale };
         }
-        let Some(live) = self.jobs.get_mut(&id) else { return Completed::Stale };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return Completed::Stale;
+        };
         let mut then = live.job.clone();
         then.status = end.status;
         then.result = Some(Arc::new(end.result));
@@ -167,7 +169,9 @@ impl Core {
 
     /// The end of a waiting job could not be written: it waits on.
     pub(crate) fn revert(&mut self, id: JobId, now: Moment) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if !matches!(live.phase, Phase::Ending { held: None, .. }) {
             return;
         }
@@ -189,7 +193,9 @@ impl Core {
     fn finish(&mut self, id: JobId, mut then: Job, now: Moment) {
         let record = self.end_record(id, &mut then, now);
         self.clear_timer(id);
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         let node = match std::mem::replace(&mut live.phase, Phase::Done) {
             Phase::Running(hold) => Some(hold.node),
             _ => None,
@@ -246,7 +252,9 @@ impl Core {
         lines: Vec<ExecutionResult>,
         now: Moment,
     ) {
-        let Some(live) = self.jobs.get(&id) else { return };
+        let Some(live) = self.jobs.get(&id) else {
+            return;
+        };
         let mut then = live.job.clone();
         then.status = JobStatus::Failed;
         let mut failed = result(ResultType::Failed, Some(ErrorInfo::new(code, message)), outcome);
@@ -272,7 +280,9 @@ impl Core {
 
     /// Cancels a job, as far as it can be.
     pub(crate) fn cancel(&mut self, id: JobId, reason: &str, now: Moment) -> Cancel {
-        let Some(live) = self.jobs.get_mut(&id) else { return Cancel::Unknown };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return Cancel::Unknown;
+        };
         match &live.phase {
             Phase::Waiting | Phase::Delayed => {
                 let not_before = live.not_before;
@@ -306,7 +316,9 @@ impl Core {
 
     /// Decides what becomes of a running job whose worker is gone (promise 6).
     pub(super) fn settle(&mut self, id: JobId, lost: Lost, now: Moment) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if !matches!(live.phase, Phase::Running(_)) {
             return;
         }
@@ -364,7 +376,9 @@ impl Core {
     fn put_back(&mut self, id: JobId, delay: Duration, reason: &str, now: Moment) {
         self.free(id);
         self.count_queued_of(id, 1);
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         live.job.started_at = None;
         live.job.worker = None;
         let job = live.job.clone();
@@ -383,7 +397,9 @@ impl Core {
     }
 
     fn wait_again(&mut self, id: JobId, delay: Duration, now: Moment) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         live.job.enqueued_at = Some(now.wall);
         if delay.is_zero() {
             self.enqueue(id, now);
@@ -407,7 +423,9 @@ impl Core {
         if !self.held(token) {
             return Verdict::Stale;
         }
-        let Some(live) = self.jobs.get(&token.job) else { return Verdict::Stale };
+        let Some(live) = self.jobs.get(&token.job) else {
+            return Verdict::Stale;
+        };
         if live.is_modification() && (live.known.sending.is_some() || !live.known.answered.is_empty()) {
             return Verdict::Stale;
         }
@@ -426,7 +444,9 @@ impl Core {
         if !self.held(token) {
             return Verdict::Stale;
         }
-        let Some(live) = self.jobs.get_mut(&token.job) else { return Verdict::Stale };
+        let Some(live) = self.jobs.get_mut(&token.job) else {
+            return Verdict::Stale;
+        };
         if live.is_modification() {
             live.known.note(&what);
             let index = match &what {

@@ -273,7 +273,9 @@ impl Core {
             if *at > now.steady {
                 break;
             }
-            let Some((_, timer)) = self.timers.pop_first() else { break };
+            let Some((_, timer)) = self.timers.pop_first() else {
+                break;
+            };
             match timer {
                 Timer::Due(id) => self.due(id, now),
                 Timer::Expired(id) => self.expire(id, now),
@@ -356,7 +358,9 @@ impl Core {
 
     /// Puts a job that is counted as queued into its queue.
     fn enqueue(&mut self, id: JobId, now: Moment) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         live.phase = Phase::Waiting;
         live.job.status = JobStatus::Queued;
         live.not_before = None;
@@ -387,7 +391,9 @@ impl Core {
 
     /// Takes a waiting or delayed job out; it is no longer counted as queued.
     fn dequeue(&mut self, id: JobId) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         let (order, waiting) = (live.order(), matches!(live.phase, Phase::Waiting));
         let device = live.job.device.clone();
         self.clear_timer(id);
@@ -525,7 +531,9 @@ impl Core {
         self.dequeue(id);
         self.epoch += 1;
         self.started += 1;
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         live.phase = Phase::Running(Hold { node: node.to_owned(), epoch: self.epoch });
         live.known = KnownLines::default();
         live.job.status = JobStatus::Started;
@@ -558,7 +566,9 @@ impl Core {
     /// What has to be written before a modification's start counts.
     pub(crate) fn start_record(&self, id: JobId) -> Option<Record> {
         let live = self.jobs.get(&id)?;
-        let Phase::Running(hold) = &live.phase else { return None };
+        let Phase::Running(hold) = &live.phase else {
+            return None;
+        };
         Some(Record::Start { seq: live.seq, job: Box::new(live.job.clone()), node: hold.node.clone() })
     }
 
@@ -573,7 +583,9 @@ impl Core {
 
     /// A claim that reached nobody: the job goes back as if it had not been taken.
     pub(crate) fn unclaim(&mut self, id: JobId, epoch: u64, now: Moment) {
-        let Some(live) = self.jobs.get_mut(&id) else { return };
+        let Some(live) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if !matches!(&live.phase, Phase::Running(hold) if hold.epoch == epoch) {
             return;
         }
@@ -601,17 +613,19 @@ impl Core {
 
     /// Takes a running (or ending) job off its node and device.
     fn free(&mut self, id: JobId) {
-        let Some(live) = self.jobs.get(&id) else { return };
-        let (Phase::Running(hold) | Phase::Ending { held: Some(hold), .. }) = &live.phase else { return };
+        let Some(live) = self.jobs.get(&id) else {
+            return;
+        };
+        let (Phase::Running(hold) | Phase::Ending { held: Some(hold), .. }) = &live.phase else {
+            return;
+        };
         let (node, device) = (hold.node.clone(), live.job.device.clone());
         self.started = self.started.saturating_sub(1);
         if let Some(node) = self.nodes.get_mut(&node) {
             node.running.remove(&id);
         }
-        if let Some(key) = device {
-            if let Some(device) = self.devices.get_mut(&key) {
-                device.free(id);
-            }
+        if let Some(device) = device.and_then(|key| self.devices.get_mut(&key)) {
+            device.free(id);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use netpulse_model::{DeviceKey, JobId};
 
 use super::ends::Lost;
-use super::{Core, Effect, Phase, Timer};
+use super::{Core, Effect, Timer};
 use crate::api::{Lease, Signal};
 use crate::clock::Moment;
 
@@ -70,7 +70,9 @@ impl Core {
 
     /// Ends a node's leases and settles its jobs.
     fn take_all(&mut self, name: &str, why: Lost, now: Moment) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
         node.alive = false;
         let running: Vec<JobId> = node.running.drain().collect();
         let devices: Vec<DeviceKey> = node.leases.drain().collect();
@@ -142,7 +144,9 @@ impl Core {
 
     /// Gives a device back. A job that still runs under the lease is settled as lost.
     pub(crate) fn release(&mut self, lease: &Lease, now: Moment) {
-        let Some(device) = self.devices.get_mut(&lease.device) else { return };
+        let Some(device) = self.devices.get_mut(&lease.device) else {
+            return;
+        };
         if device.lease.as_ref() != Some(lease) {
             return;
         }
@@ -153,9 +157,7 @@ impl Core {
             node.leases.remove(&lease.device);
         }
         if let Some(id) = running {
-            if self.jobs.get(&id).is_some_and(|live| matches!(live.phase, Phase::Running(_))) {
-                self.settle(id, Lost::Worker, now);
-            }
+            self.settle(id, Lost::Worker, now);
         }
         self.refresh(&lease.device);
     }

@@ -27,7 +27,7 @@ impl Cache {
     pub(super) fn insert(&mut self, job: Job, result: usize, expires_at: Timestamp) {
         // The job itself and what keeping it costs, roughly.
         let commands: usize = job.command.iter().flatten().map(|line| line.len() + 24).sum();
-        let bytes = 800 + commands + result;
+        let bytes = result.saturating_add(800 + commands);
         if bytes > self.limit {
             return;
         }
@@ -39,7 +39,9 @@ impl Cache {
         }
         self.bytes += bytes;
         while self.bytes > self.limit {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             if let Some(gone) = self.entries.remove(&oldest) {
                 self.bytes -= gone.bytes;
             }

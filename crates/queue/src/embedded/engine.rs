@@ -26,7 +26,7 @@ const HEAVY: usize = 256 * 1024;
 
 /// A submission's answer before `Known` is looked up.
 enum Taken {
-    Accepted(Job),
+    Accepted(Box<Job>),
     Known(JobId),
     Reused(JobId),
 }
@@ -264,7 +264,7 @@ impl Queue for Embedded {
             out.push(match slot {
                 Some(full) => full,
                 None => match taken.next() {
-                    Some(Taken::Accepted(job)) => Submitted::Accepted(job),
+                    Some(Taken::Accepted(job)) => Submitted::Accepted(*job),
                     Some(Taken::Reused(id)) => Submitted::KeyReused(id),
                     Some(Taken::Known(id)) => match shared.find(id).await? {
                         Some(job) => Submitted::Known(job),
@@ -534,14 +534,16 @@ fn accept(shared: &Shared, state: &mut State, new: NewJob, sealed: Vec<u8>, now:
 fn admit(shared: &Shared, reply: oneshot::Sender<Result<Vec<Taken>, QueueError>>) -> Done {
     let me = shared.me.clone();
     Box::new(move |work, report| {
-        let (Work::Accept(accepts), Some(shared)) = (work, me.upgrade()) else { return };
+        let (Work::Accept(accepts), Some(shared)) = (work, me.upgrade()) else {
+            return;
+        };
         let answer = shared.with(|state, now| match report {
             Ok(report) => {
                 let mut taken = Vec::with_capacity(accepts.len());
                 for (accept, inserted) in accepts.into_iter().zip(report.inserted) {
                     taken.push(match inserted {
                         Inserted::Yes => {
-                            let job = accept.live.job.clone();
+                            let job = Box::new(accept.live.job.clone());
                             state.core.admit(accept.live, now);
                             Taken::Accepted(job)
                         }

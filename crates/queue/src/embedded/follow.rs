@@ -75,14 +75,14 @@ fn one(shared: Arc<Shared>, job: JobId, after: Option<u64>) -> BoxStream<'static
             let notified = watch.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            let (events, _) = state.shared.events.of_job(state.job, state.cursor);
+            let events = state.shared.events.of_job_after(state.job, state.cursor);
             state.take(events);
             // An end that left the ring before it was read is told from the job.
             if state.ready.is_empty() && !state.over {
                 if state.shared.with(|s, _| s.core.job(state.job).is_some_and(|job| !job.status.is_final())) {
                     notified.await;
                 } else {
-                    let (events, _) = state.shared.events.of_job(state.job, state.cursor);
+                    let events = state.shared.events.of_job_after(state.job, state.cursor);
                     state.take(events);
                     if state.ready.is_empty() {
                         state.end_from_job().await;
@@ -92,6 +92,13 @@ fn one(shared: Arc<Shared>, job: JobId, after: Option<u64>) -> BoxStream<'static
         }
     })
     .boxed()
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.watch = None;
+        self.shared.events.unwatch(self.job);
+    }
 }
 
 impl One {
@@ -105,46 +112,46 @@ impl One {
 
     /// Finds where to start: the kept events when they are whole, else what the job tells.
     async fn begin(&mut self) {
-        let watch = self.shared.events.watch(self.job);
-        let after = self.after.unwrap_or(0);
-        let (live, events, whole, last) = self.shared.with(|state, now| {
-            let live = state.core.job(self.job).or_else(|| state.cache.get(self.job, now.wall)).cloned();
-            let (events, whole) = self.shared.events.of_job(self.job, after);
-            (live, events, whole, self.shared.events.last())
+        self.watch = Some(self.shared.events.watch(self.job));
+        // Events are published under the state's lock, so both tell the same moment.
+        let (known, kept, last) = self.shared.with(|state, now| {
+            let job = state.core.job(self.job).or_else(|| state.cache.get(self.job, now.wall)).cloned();
+            (job, self.shared.events.of_job(self.job), self.shared.events.last())
         });
-        self.cursor = after;
-        self.watch = Some(watch);
-        // All of the job's events are here, or the follower saw at least one that still is.
-        let seen = !self.shared.events.of_job(self.job, 0).0.is_empty()
-            && self.shared.events.of_job(self.job, 0).0.first().is_some_and(|first| first.id.0 <= after);
-        if whole || seen {
-            self.take(events);
+        let whole = kept.first().is_some_and(|event| matches!(event.what, What::Queued { .. }));
+        let seen = |after: u64| kept.first().is_some_and(|event| event.id.0 <= after);
+        if whole || self.after.is_some_and(seen) {
+            let after = self.after.unwrap_or(0);
+            self.cursor = after;
+            self.over = kept
+                .last()
+                .is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
+            self.take(kept.into_iter().filter(|event| event.id.0 > after).collect());
             return;
         }
-        let job = match live {
+        let job = match known {
             Some(job) => Some(job),
-            None => {
-                let id = self.job;
-                self.shared.read(move |db, now| store::job(db, id, now)).await.unwrap_or_else(|error| {
-                    tracing::warn!(job = %id, %error, "a job cannot be read for its watcher");
-                    None
-                })
-            }
+            None => self.shared.find_job(self.job).await,
         };
+        self.cursor = last;
         let Some(job) = job else {
             self.over = true;
             return;
         };
-        if self.after.is_some() {
-            self.ready.push_back(Followed::Gap(EventId(last + 1)));
-            if job.status.is_final() {
-                self.ready.extend(ended(&job, last).map(Followed::Event));
-            }
-        } else {
+        if self.after.is_none() {
             self.ready.extend(told(&job, last).into_iter().map(Followed::Event));
+            self.over = job.status.is_final();
+            return;
         }
+        // What came between the follower's place and the first event kept is gone.
+        let first = kept.first().map_or(EventId(last + 1), |event| event.id);
+        self.ready.push_back(Followed::Gap(first));
+        self.take(kept);
         self.cursor = last;
-        self.over = job.status.is_final();
+        if job.status.is_final() && !self.over {
+            self.ready.extend(ended(&job, last).map(Followed::Event));
+            self.over = true;
+        }
     }
 
     async fn end_from_job(&mut self) {

@@ -262,7 +262,9 @@ impl Embedded {
 
     async fn join_writer(&self) {
         self.shared.send(Work::Stop, true, true, Box::new(|_, _| ()));
-        let Some(writer) = self.writer.lock().take() else { return };
+        let Some(writer) = self.writer.lock().take() else {
+            return;
+        };
         let joined = tokio::task::spawn_blocking(move || writer.join());
         match tokio::time::timeout(self.shared.options.deadline, joined).await {
             Ok(Ok(Ok(()))) => {}
@@ -279,18 +281,32 @@ impl Shared {
     /// Does what is due, then `work`, then what both brought about.
     fn with<R>(&self, work: impl FnOnce(&mut State, Moment) -> R) -> R {
         let mut state = self.state.lock();
-        let now = self.options.clock.now();
-        state.core.tick(now);
-        let answer = work(&mut state, now);
-        self.perform(&mut state, now);
-        let next = [state.core.next_deadline(), state.sweep_at].into_iter().flatten().min();
+        let answer = self.work(&mut state, work);
+        let next = state.next_deadline();
         drop(state);
-        if let Some(next) = next {
-            if next < self.armed.fetch_min(next, Ordering::SeqCst) {
-                self.rearmed.notify_one();
-            }
+        // An earlier deadline than the one that the timer sleeps for wakes it.
+        if next < self.armed.fetch_min(next, Ordering::SeqCst) {
+            self.rearmed.notify_one();
         }
         answer
+    }
+
+    fn work<R>(&self, state: &mut State, work: impl FnOnce(&mut State, Moment) -> R) -> R {
+        let now = self.options.clock.now();
+        state.core.tick(now);
+        let answer = work(state, now);
+        self.perform(state, now);
+        answer
+    }
+
+    /// What the timer does when it wakes; returns how long it may sleep.
+    fn on_time(&self) -> Duration {
+        let mut state = self.state.lock();
+        self.work(&mut state, |_, _| ());
+        let next = state.next_deadline();
+        self.armed.store(next, Ordering::SeqCst);
+        let wait = next.saturating_sub(self.options.clock.now().steady);
+        Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
 
     /// Publishes, signals and writes what the state machine decided, in its order.
@@ -332,8 +348,15 @@ impl Shared {
         };
         let me = self.me.clone();
         let done: Done = Box::new(move |_, report| {
-            let (Some((id, expires_at)), Some(shared)) = (end, me.upgrade()) else { return };
-            let size = report.map_or(usize::MAX, |report| report.sizes.iter().sum());
+            let (Some((id, expires_at)), Some(shared)) = (end, me.upgrade()) else {
+                return;
+            };
+            // What could not be written is not kept either: memory never says more than the disk.
+            let size = match report {
+                Ok(report) => report.sizes.iter().sum(),
+                Err(QueueError::Closed) => return,
+                Err(_) => usize::MAX,
+            };
             shared.with(|state, now| {
                 if let Some(job) = state.core.written(id) {
                     state.keep(job, size, expires_at, now);
@@ -363,12 +386,13 @@ impl Shared {
         self.send(Work::Sweep, false, false, done);
     }
 
-    /// Hands work to the writer. When it has ended, says so at once.
+    /// Hands work to the writer. When that has ended, the answer is that the store is closed.
     fn send(&self, work: Work, urgent: bool, hold: bool, done: Done) {
-        if let Err(mpsc::SendError(task)) = self.inbox.send(Task { work, urgent, hold, done }) {
-            if !matches!(task.work, Work::Stop | Work::Record(_)) {
-                (task.done)(task.work, Err(QueueError::Closed));
-            }
+        if let Err(mpsc::SendError(task)) = self.inbox.send(Task { work, urgent, hold, done })
+            && !matches!(task.work, Work::Stop)
+        {
+            // Answers take the state's lock, which the caller may hold: so not on this thread.
+            std::thread::spawn(move || (task.done)(task.work, Err(QueueError::Closed)));
         }
     }
 
@@ -431,6 +455,11 @@ impl Shared {
 }
 
 impl State {
+    /// When something falls due next, in steady time.
+    fn next_deadline(&self) -> i64 {
+        self.core.next_deadline().into_iter().chain(self.sweep_at).min().unwrap_or(i64::MAX)
+    }
+
     /// Keeps an end that is on disk for quick reads, until its time comes.
     fn keep(&mut self, job: Job, size: usize, expires_at: Timestamp, now: Moment) {
         self.cache.insert(job, size, expires_at);
@@ -448,11 +477,10 @@ impl State {
 /// Wakes when something falls due: one sleep for the whole engine.
 async fn run_timer(shared: Weak<Shared>) {
     loop {
-        let Some(strong) = shared.upgrade() else { return };
-        strong.armed.store(i64::MAX, Ordering::SeqCst);
-        strong.with(|_, _| ());
-        let wait = strong.armed.load(Ordering::SeqCst).saturating_sub(strong.options.clock.now().steady);
-        let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
+        let Some(strong) = shared.upgrade() else {
+            return;
+        };
+        let wait = strong.on_time();
         let (moved, rearmed) = (strong.options.clock.moved.clone(), strong.rearmed.clone());
         drop(strong);
         tokio::select! {

@@ -111,6 +111,9 @@ impl Progress for Silent {
     fn answered(&mut self, _index: usize, _report: &LineReport) {}
 }
 
+/// How long a canceled change waits for the line that is on its way.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How the sending of lines ended.
 enum Sent {
     All,
@@ -212,11 +215,10 @@ impl Session {
             self.save_into(&mut report).await;
         }
         // Lines may open levels also where no mode was entered.
-        if self.usable() && self.mode == Mode::Config {
-            if let Err(error) = self.leave_config(report.error.is_some()).await {
+        if self.usable() && self.mode == Mode::Config
+            && let Err(error) = self.leave_config(report.error.is_some()).await {
                 report.error.get_or_insert(error);
             }
-        }
         if save && !inside && report.error.is_none() {
             self.save_into(&mut report).await;
         }
@@ -353,7 +355,16 @@ impl Session {
                 return Ok(Found::Echo);
             }
             let want = Want { echo_only, replies: answers, ask: true, ..Want::prompt(options.read_timeout) };
-            self.stream.wait(&want).await
+            match self.stream.wait(&want).await {
+                // A cancel comes into force between lines: the one on its way is let end, so that
+                // what it did is known. Only one that hangs is interrupted.
+                Err(canceled) if canceled.kind == ErrorCode::Canceled => {
+                    let deadline = want.deadline.min(Instant::now() + CANCEL_PATIENCE);
+                    let ended = self.stream.wait(&Want { cancel: false, deadline, ..want }).await;
+                    ended.map_err(|error| if error.kind == ErrorCode::ReadTimeout { canceled } else { error })
+                }
+                other => other,
+            }
         }
         .await;
         match result {
@@ -471,10 +482,11 @@ impl Session {
         let rules = &platform.rules.config;
         let exit_discard = rules.candidate.as_ref().and_then(|c| c.exit_discard.clone());
         let normal = rules.exit.clone().unwrap_or_else(|| "exit".to_owned());
-        let mut tries = vec![normal.clone(), normal];
+        // Where one word leaves one level only, several levels may be open.
+        let mut tries = vec![normal; 6];
         match exit_discard {
             Some(other) if discarded => tries.insert(0, other),
-            Some(other) => tries.push(other),
+            Some(other) => tries.insert(1, other),
             None => {}
         }
         let answers = rules.answers.clone().unwrap_or_default();
@@ -578,6 +590,25 @@ fn skip_rest(reports: &mut Vec<LineReport>, lines: &[String], because: Option<us
             took: Duration::ZERO,
         });
     }
+}
+
+/// The lines that `items` hold: an item may be a whole rendered template. Empty lines are left
+/// out, except inside texts without prompts (banners), where they count.
+#[must_use]
+pub fn config_lines(platform: &Platform, items: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut block: Option<End> = None;
+    for line in items.iter().flat_map(|item| item.split('\n')).map(|line| line.trim_end_matches('\r')) {
+        if block.is_none() && line.trim().is_empty() {
+            continue;
+        }
+        block = match block {
+            Some(end) => (!end.closes(line)).then_some(end),
+            None => opened(platform, line),
+        };
+        lines.push(line.to_owned());
+    }
+    lines
 }
 
 /// How a text without prompts ends.

@@ -39,7 +39,7 @@ use netpulse_model::ErrorCode;
 use tokio::time::Instant;
 
 pub use command::{CommandOptions, Output};
-pub use config::{ConfigOptions, ConfigReport, LineReport, LineState, Progress, Silent};
+pub use config::{ConfigOptions, ConfigReport, LineReport, LineState, Progress, Silent, config_lines};
 pub use stream::Control;
 
 use crate::SessionError;
@@ -158,6 +158,40 @@ impl Session {
     /// What a failed command had printed until then. Taken once.
     pub fn take_partial(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.partial)
+    }
+
+    /// Whether the device has closed the session meanwhile. Looks only at what has arrived.
+    pub fn has_closed(&mut self) -> bool {
+        self.stream.drop_stale();
+        self.broken.is_some() || self.stream.has_ended()
+    }
+
+    /// Goes on as another platform, whose preparing commands are run: what was opened as an
+    /// unknown device was recognised.
+    ///
+    /// # Errors
+    /// `PromptNotFound` when its prompts look otherwise; `SessionLost`.
+    pub async fn become_platform(&mut self, platform: Arc<Platform>) -> Result<(), SessionError> {
+        self.check()?;
+        self.stream.platform = platform;
+        let row = self.stream.learnt.row.clone();
+        self.stream.learnt = prompt::Learnt::default();
+        match self.stream.learnt.classify(&self.stream.platform, 0, &row) {
+            Some(hit) => {
+                self.stream.learnt.learn(&hit);
+                self.mode = hit.mode;
+            }
+            None => self.stream.learnt.learn_literal(&row),
+        }
+        self.base = self.mode;
+        self.prepare().await
+    }
+
+    /// Closes at once, saying nothing more to the device.
+    pub async fn abandon(&mut self) {
+        self.broken.get_or_insert_with(|| "the session was closed".to_owned());
+        self.stream.transport().close().await;
+        self.stream.term.take();
     }
 
     /// Gives a sign of life (which also keeps the device's own idle timer from closing the

@@ -78,12 +78,8 @@ impl Session {
     fn begin(transport: Box<dyn Transport>, platform: Arc<Platform>, login: Login) -> Self {
         let mut stream = Stream::new(transport, platform, login.label.clone());
         stream.max_output = login.max_output;
-        stream.secrets = [Some(&login.password), login.secret.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter(|s| s.len() >= 4)
-            .cloned()
-            .collect();
+        stream.secrets =
+            [Some(&login.password), login.secret.as_ref()].into_iter().flatten().filter(|s| s.len() >= 4).cloned().collect();
         Self {
             stream,
             login,
@@ -167,13 +163,13 @@ impl Session {
                     }
                     let hit = self.stream.prompt_hit();
                     match (&hit, &first) {
-                        (Some(hit), Some((seen, end))) if hit.start >= *end && *seen == hit.row => {
+                        (Some(hit), Some((seen, end))) if hit.start >= *end && seen == hit.identity() => {
                             let hit = hit.clone();
                             return self.learnt(&hit, Some(hit.mode)).await;
                         }
                         (Some(_), Some((_, end))) if row_start < *end => {}
                         (Some(hit), _) => {
-                            let prompt = hit.row.clone();
+                            let prompt = hit.identity().to_vec();
                             asked += 1;
                             if asked > ASKS {
                                 return Err(self.no_prompt("every answer to Enter was another one"));
@@ -181,15 +177,11 @@ impl Session {
                             first = Some((prompt, self.stream.term.text().len()));
                             self.stream.send(terminator.as_bytes()).await?;
                         }
-                        (None, Some((seen, end)))
-                            if row_start >= *end && *seen == row && looks_final(&row) =>
-                        {
+                        (None, Some((seen, end))) if row_start >= *end && *seen == row && looks_final(&row) => {
                             // No pattern knows it, but the same text came twice.
                             self.stream.learnt.learn_literal(&row);
                             let hit = self.stream.prompt_hit();
-                            let Some(hit) = hit else {
-                                return Err(self.no_prompt("the prompt cannot be told"));
-                            };
+                            let Some(hit) = hit else { return Err(self.no_prompt("the prompt cannot be told")) };
                             return self.learnt(&hit, None).await;
                         }
                         (None, _) => {}
@@ -232,13 +224,11 @@ impl Session {
             Some(registry) => Some(Arc::clone(registry)),
             None => Registry::builtin().ok(),
         };
-        let becomes =
-            self.stream.platform.rules.becomes.iter().flatten().find(|b| b.prompt.is_match(&hit.row));
-        if let Some(name) = becomes.map(|b| b.platform.clone()) {
-            if let Some(platform) = registry.and_then(|r| r.platform(&name).ok()) {
+        let becomes = self.stream.platform.rules.becomes.iter().flatten().find(|b| b.prompt.is_match(&hit.row));
+        if let Some(name) = becomes.map(|b| b.platform.clone())
+            && let Some(platform) = registry.and_then(|r| r.platform(&name).ok()) {
                 self.stream.platform = platform;
             }
-        }
         let mut greeting = self.stream.term.take();
         greeting.truncate(16 << 10);
         self.greeting = greeting;
@@ -281,10 +271,9 @@ impl Session {
 
     /// Runs the platform's preparing commands. Errors in their answers are tolerated: pagers are
     /// answered anyway.
-    async fn prepare(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn prepare(&mut self) -> Result<(), SessionError> {
         let platform = Arc::clone(&self.stream.platform);
-        if platform.rules.enable.at_login.unwrap_or(false) && self.mode == Mode::Exec && platform.has_enable()
-        {
+        if platform.rules.enable.at_login.unwrap_or(false) && self.mode == Mode::Exec && platform.has_enable() {
             if let Err(error) = self.enable().await {
                 if !self.usable() {
                     return Err(error);
@@ -362,3 +351,4 @@ impl<'a> IntoReplies<'a> for &'a Option<Vec<Reply>> {
         self.as_deref().unwrap_or_default()
     }
 }
+

@@ -40,6 +40,14 @@ pub(super) struct Hit {
     pub host: Option<Vec<u8>>,
 }
 
+impl Hit {
+    /// What two sightings of one prompt have in common: its name, or all of it where it has none.
+    /// Some prompts count the commands.
+    pub fn identity(&self) -> &[u8] {
+        self.host.as_deref().unwrap_or(&self.row)
+    }
+}
+
 pub(super) fn trimmed(row: &[u8]) -> &[u8] {
     row.trim_ascii_end()
 }
@@ -54,12 +62,11 @@ impl Learnt {
         }
         let mut row = trimmed(tail);
         let mut start = start;
-        if let Some(found) = platform.rules.prompt.prefix.as_ref().and_then(|p| p.regex()?.find(row)) {
-            if found.start() == 0 {
+        if let Some(found) = platform.rules.prompt.prefix.as_ref().and_then(|p| p.regex()?.find(row))
+            && found.start() == 0 {
                 start += found.end();
                 row = &row[found.end()..];
             }
-        }
         let mut foreign = None;
         for (mode, pattern) in platform.prompts() {
             let Some(captures) = pattern.regex().and_then(|r| r.captures(row)) else { continue };

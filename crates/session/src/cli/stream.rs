@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::prompt::{Hit, Learnt, Sure, trimmed};
 use super::terminal::{Echo, Terminal};
-use crate::SessionError;
 use crate::platform::schema::Reply;
 use crate::platform::{Pattern, Platform};
 use crate::transport::Transport;
+use crate::SessionError;
 
 /// How long one write to the carrier may take.
 const SEND_DEADLINE: Duration = Duration::from_secs(20);
@@ -156,10 +156,7 @@ impl Stream {
 
     pub fn lost(&self) -> SessionError {
         let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(
-            ErrorCode::SessionLost,
-            format!("{}: the device closed the session{why}", self.label),
-        )
+        SessionError::new(ErrorCode::SessionLost, format!("{}: the device closed the session{why}", self.label))
     }
 
     fn fenced(&self) -> SessionError {
@@ -318,9 +315,9 @@ impl Stream {
         let mut nudged = false;
         // Silence was looked at already: nothing new to find until more bytes come.
         let mut silent = false;
-        // Where the last row started when it was looked at unfinished, and the longest pause
-        // between two arrivals: a slow line delivers prompts in pieces.
-        let mut unfinished: Option<usize> = None;
+        // In how many arrivals the answer came, and the longest pause between two: an answer cut
+        // right behind a text that is the prompt shows only by what follows.
+        let mut arrivals = 0u32;
         let mut gap = Duration::ZERO;
         let mut last_data: Option<Instant> = None;
         loop {
@@ -333,7 +330,7 @@ impl Stream {
                 Some((Found::Prompt(hit), Weak::No)) => {
                     let (start, length) = (self.answer_start(), hit.start);
                     let long = length.saturating_sub(start) > 1400;
-                    let in_pieces = unfinished == Some(self.term.row_start());
+                    let in_pieces = arrivals > 1;
                     let rest = (gap * 5).min(Duration::from_millis(300));
                     match (false_hits, long || in_pieces) {
                         (0, false) => Duration::ZERO,
@@ -350,18 +347,11 @@ impl Stream {
                 },
                 None => self.pause(40, 700, 3000),
             };
-            if hold.is_zero() {
-                if let Some((found, _)) = candidate.take() {
+            if hold.is_zero()
+                && let Some((found, _)) = candidate.take() {
                     return Ok(self.accept(found));
                 }
-            }
-            unfinished =
-                (self.term.echo() != Echo::Pending && self.stands_somewhere()).then(|| self.term.row_start());
-            let until = if silent && candidate.is_none() {
-                want.deadline
-            } else {
-                want.deadline.min(Instant::now() + hold)
-            };
+            let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
             let now = Instant::now();
             if now >= want.deadline {
                 return Err(self.timeout(want));
@@ -376,18 +366,18 @@ impl Stream {
             if self.term.text().len() > self.max_output {
                 return Err(SessionError::new(
                     ErrorCode::OutputTooLarge,
-                    format!(
-                        "{}: the output passed {} bytes and was interrupted",
-                        self.label, self.max_output
-                    ),
+                    format!("{}: the output passed {} bytes and was interrupted", self.label, self.max_output),
                 ));
             }
             match fill {
                 Fill::Data { .. } => {
                     silent = false;
-                    let now = Instant::now();
-                    if let Some(last) = last_data.replace(now) {
-                        gap = gap.max(now - last);
+                    if self.term.echo() != Echo::Pending && self.term.text().len() > self.answer_start() {
+                        arrivals += 1;
+                        let now = Instant::now();
+                        if let Some(last) = last_data.replace(now) {
+                            gap = gap.max(now - last);
+                        }
                     }
                     if matches!(candidate, Some((Found::Prompt(_), Weak::No))) {
                         false_hits += 1;
@@ -483,16 +473,14 @@ impl Stream {
             *scanned = self.term.row_start();
         }
         let row = trimmed(self.term.row());
-        if row.len() <= 1024 && !row.is_empty() {
-            if let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
+        if row.len() <= 1024 && !row.is_empty()
+            && let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
                 return Ok(Some((Found::Pattern(index), Weak::No)));
             }
-        }
-        if want.prompt {
-            if let Some(hit) = self.prompt_hit() {
+        if want.prompt
+            && let Some(hit) = self.prompt_hit() {
                 return Ok(Some(self.judge(hit, verifying)));
             }
-        }
         if want.ask || want.silence {
             let row = trimmed(self.term.row());
             let asks = row.len() <= 512 && question().is_some_and(|q| q.is_match(row));
@@ -513,7 +501,7 @@ impl Stream {
                 // Still the same row as the one in question.
                 return (Found::Prompt(hit), Weak::Foreign);
             }
-            if first.row == hit.row {
+            if first.identity() == hit.identity() {
                 self.learnt.learn(&hit);
                 let first = Hit { sure: Sure::Known, ..first.clone() };
                 return (Found::Prompt(first), Weak::No);

@@ -44,8 +44,11 @@ struct Rows {
     edited: bool,
     /// A pager's text was cut from this row and nothing was printed since.
     pager_cut: bool,
-    /// The row that the last absolute cursor position named.
+    /// The row that the current row is, where an absolute cursor position named it.
     screen_row: u16,
+    /// An absolute position that nothing was printed at yet. Screens jump about a lot and come
+    /// back; only text tells where the jump ended.
+    jump: Option<(u16, u16)>,
     /// Throw finished rows away.
     discard: bool,
     echo: Option<EchoWatch>,
@@ -214,8 +217,20 @@ impl Rows {
         self.edited = false;
         self.pager_cut = false;
         self.discard = false;
+        self.jump = None;
         self.echo = None;
         self.body = None;
+    }
+
+    /// Goes where the last absolute position pointed.
+    fn land(&mut self) {
+        let Some((row, column)) = self.jump.take() else { return };
+        if std::mem::replace(&mut self.screen_row, row) != row && self.text.len() > self.row_start {
+            self.newline();
+        }
+        if !self.flat() {
+            self.column(usize::from(column) - 1);
+        }
     }
 
     fn flat(&self) -> bool {
@@ -239,6 +254,7 @@ impl Rows {
     }
 
     fn print(&mut self, run: &[u8]) {
+        self.land();
         self.pager_cut = false;
         if self.cursor == self.text.len() {
             self.text.extend_from_slice(run);
@@ -274,13 +290,15 @@ impl Rows {
     }
 
     fn control(&mut self, byte: u8) {
+        if matches!(byte, b'\n' | b'\r' | 0x08) {
+            self.land();
+        }
         match byte {
             b'\n' => self.newline(),
-            b'\r' => {
-                if !self.flat() {
+            b'\r'
+                if !self.flat() => {
                     self.cursor = self.floor();
                 }
-            }
             0x08 => self.left(1),
             // NUL, BEL and the other control characters print nothing.
             _ => {}
@@ -368,8 +386,15 @@ impl Rows {
     fn csi(&mut self, params: &[u16], action: char) {
         let first = params.first().copied().unwrap_or(0);
         let count = usize::from(first.max(1));
+        if matches!(action, 'H' | 'f') {
+            self.jump = Some((first.max(1), params.get(1).copied().unwrap_or(1).max(1)));
+            return;
+        }
+        if matches!(action, 'A' | 'B' | 'C' | 'D' | 'E' | 'F' | 'G' | 'J' | 'K' | 'P' | '@') {
+            self.land();
+        }
         if self.flat() {
-            if action == 'E' || (matches!(action, 'H' | 'f') && self.moved_row(first)) {
+            if action == 'E' {
                 self.newline();
             }
             return;
@@ -379,17 +404,10 @@ impl Rows {
             'C' => self.right(count),
             'G' => self.column(count - 1),
             'E' => self.newline(),
-            'H' | 'f' => {
-                if self.moved_row(first) && self.text.len() > self.row_start {
+            'J' if (first == 2 || first == 3)
+                && self.text.len() > self.row_start => {
                     self.newline();
                 }
-                self.column(usize::from(params.get(1).copied().unwrap_or(1).max(1)) - 1);
-            }
-            'J' if first == 2 || first == 3 => {
-                if self.text.len() > self.row_start {
-                    self.newline();
-                }
-            }
             'J' | 'K' => {
                 self.edited = true;
                 self.pager_cut = false;
@@ -421,12 +439,6 @@ impl Rows {
             // Colours, scroll regions, modes: nothing of the text changes.
             _ => {}
         }
-    }
-
-    /// Whether an absolute position names another row than the last one did.
-    fn moved_row(&mut self, row: u16) -> bool {
-        let row = row.max(1);
-        std::mem::replace(&mut self.screen_row, row) != row
     }
 }
 
@@ -474,6 +486,7 @@ impl Perform for Performer<'_> {
         self.ended = true;
         // Next line, index: the cursor goes down.
         if intermediates.is_empty() && matches!(byte, b'E' | b'D') {
+            self.rows.land();
             self.rows.newline();
         }
     }

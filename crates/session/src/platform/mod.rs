@@ -110,13 +110,13 @@ impl Platform {
     /// Whether there is a privileged mode to enter.
     #[must_use]
     pub fn has_enable(&self) -> bool {
-        self.rules.enable.command.is_some()
+        self.rules.enable.command.as_ref().is_some_and(|c| !c.is_empty())
     }
 
     /// Whether there is a configuration mode to enter.
     #[must_use]
     pub fn has_config(&self) -> bool {
-        self.rules.config.enter.is_some()
+        self.rules.config.enter.as_ref().is_some_and(|c| !c.is_empty())
     }
 
     /// Whether the configuration mode needs the privileged mode first.

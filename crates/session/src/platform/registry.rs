@@ -313,7 +313,7 @@ impl Registry {
             transports: rules
                 .transports
                 .clone()
-                .unwrap_or_else(|| Transports { ssh: Some(Port { port: 22 }), telnet: None }),
+                .unwrap_or(Transports { ssh: Some(Port { port: 22 }), telnet: None }),
             origin,
             rules,
         })

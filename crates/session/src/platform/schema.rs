@@ -195,7 +195,7 @@ section! {
 section! {
     /// The privileged mode.
     EnableRules {
-        /// The command that enters it.
+        /// The command that enters it; empty: there is none, whatever is extended.
         command: String,
         /// The command that leaves it.
         exit: String,
@@ -213,7 +213,7 @@ section! {
 section! {
     /// The configuration mode and how lines are judged.
     ConfigRules {
-        /// The command that enters it; absent where lines are sent as they are.
+        /// The command that enters it; absent or empty where lines are sent as they are.
         enter: String,
         /// The command that leaves it from any depth.
         exit: String,

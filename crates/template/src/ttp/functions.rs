@@ -98,7 +98,7 @@ fn within(pattern: &Value, data: &Value) -> bool {
 
 pub(crate) fn is_digit(s: &str) -> bool {
     let s = s.trim();
-    !s.is_empty() && s.chars().all(|c| c.is_ascii_digit() || (!c.is_ascii() && c.to_digit(10).is_some()))
+    !s.is_empty() && s.chars().all(|c| c.is_ascii_digit())
 }
 
 /// A value walked down a dotted path; missing steps give an empty map.

@@ -127,23 +127,16 @@ pub(crate) fn apply(
             for (key, v) in std::mem::take(data) {
                 let mut at = &mut out;
                 let mut steps = key.split('.').peekable();
-                let mut ok = true;
                 while let Some(step) = steps.next() {
                     if steps.peek().is_none() {
-                        if ok {
-                            at.insert(step.to_owned(), v);
-                        }
+                        at.insert(step.to_owned(), v);
                         break;
                     }
                     match at.entry(step.to_owned()).or_insert_with(|| Value::Object(Map::new())) {
                         Value::Object(m) => at = m,
-                        _ => {
-                            ok = false;
-                            break;
-                        }
+                        _ => break,
                     }
                 }
-                let _ = ok;
             }
             *data = out;
             Done::Keep

@@ -18,7 +18,6 @@ const DEPTH_LIMIT: usize = 20_000;
 const HEAP_KIB: usize = 32_768;
 /// Bytes matched without JIT before a pattern is compiled to machine code.
 const JIT_AFTER: usize = 24_000;
-const JIT_STACK: usize = 512 * 1024;
 
 /// PCRE2's error numbers that say a limit was reached: match, depth, JIT stack, heap.
 const LIMITS: [i32; 4] = [-47, -53, -46, -63];
@@ -29,7 +28,9 @@ fn build(pattern: &str, ascii: bool, jit: bool) -> Result<Regex, pcre2::Error> {
     let mut b = RegexBuilder::new();
     b.utf(!ascii).ucp(!ascii);
     if jit {
-        b.jit_if_available(true).max_jit_stack_size(Some(JIT_STACK));
+        // Without a stack of its own the JIT uses 32 KiB of the thread's: a larger one would be
+        // mapped anew for every rule of every run. What outgrows it takes the slow way.
+        b.jit_if_available(true);
     }
     b.build(&full)
 }

@@ -213,10 +213,10 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             Action::Join => self.join(&m, result),
             Action::End => {
                 let same = self.same_path(m.group);
-                if same || self.started.last() != Some(&id) {
-                    if let Some(e) = self.ended.get_mut(id) {
-                        *e = true;
-                    }
+                if (same || self.started.last() != Some(&id))
+                    && let Some(e) = self.ended.get_mut(id)
+                {
+                    *e = true;
                 }
                 Ok(())
             }

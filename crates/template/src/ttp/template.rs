@@ -165,14 +165,18 @@ fn single(
     }
     let mut nested = Vec::new();
     let named = |e: &Element, names: &[&str]| names.contains(&e.tag.as_str());
-    for el in root.children.iter().filter(|e| e.tag == "macro") {
+    if let Some(el) = root.children.iter().find(|e| e.tag == "macro") {
         return Err(TtpError::python("<macro>").at(el.line));
     }
     for (i, el) in root.children.iter().filter(|e| e.tag == "template").enumerate() {
         if !filters.is_empty() && !el.attr("name").is_some_and(|n| filters.iter().any(|f| f == n)) {
             continue;
         }
-        let child = if el.children.is_empty() { xml::anonymous(el.clone(), true) } else { el.clone() };
+        let child = if el.children.is_empty() {
+            Element { attrs: el.attrs.clone(), ..xml::anonymous(el.clone(), false) }
+        } else {
+            el.clone()
+        };
         nested.push(single(child, &i.to_string(), &t.base_path, &[], options, depth + 1)?.0);
     }
     for el in root.children.iter().filter(|e| named(e, &["vars", "variables", "v"])) {
@@ -461,7 +465,7 @@ impl Single {
             slot.children.push(id);
             if !child.tail.trim().is_empty() {
                 // The group is taken out while its lines are read: they only touch itself.
-                let mut g = std::mem::replace(slot, Group::default());
+                let mut g = std::mem::take(slot);
                 let done = self.lines(&mut g, &child.tail, child.tail_line, true);
                 if let Some(slot) = self.groups.get_mut(at) {
                     *slot = g;

@@ -151,8 +151,7 @@ pub(crate) fn py_eq(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Drops or recurses without using the thread's stack is not needed: depth is bounded by the
-/// literal reader, the tag reader and the path length.
+/// Lines as `str.splitlines` cuts a template.
 pub(crate) fn python_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split(['\n', '\u{b}', '\u{c}']).map(|l| l.strip_suffix('\r').unwrap_or(l))
 }

@@ -193,9 +193,11 @@ pub fn ios(mut answer: impl FnMut(&str, &str) -> Option<String> + Send + 'static
                 if line.starts_with("interface ") {
                     mode = "(config-if)#".into();
                 }
-                answer(line, &mode)?
+                if line == "\u{3}" { String::new() } else { answer(line, &mode)? }
             }
         };
-        Some(format!("{body}{name}{mode}").into_bytes())
+        // A question stands without a prompt.
+        let prompt = if body.ends_with(']') { String::new() } else { format!("{name}{mode}") };
+        Some(format!("{body}{prompt}").into_bytes())
     })
 }
