@@ -78,6 +78,9 @@ impl Session {
     fn begin(transport: Box<dyn Transport>, platform: Arc<Platform>, login: Login) -> Self {
         let mut stream = Stream::new(transport, platform, login.label.clone());
         stream.max_output = login.max_output;
+        // A Telnet line ends with both, as the network virtual terminal has it.
+        let plain = stream.platform.terminator() == "\n" && !stream.transport().authenticated();
+        stream.line_end = login.terminator.clone().or_else(|| plain.then(|| "\r\n".to_owned()));
         stream.secrets =
             [Some(&login.password), login.secret.as_ref()].into_iter().flatten().filter(|s| s.len() >= 4).cloned().collect();
         Self {

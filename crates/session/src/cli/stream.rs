@@ -108,6 +108,8 @@ pub(super) struct Stream {
     pub secrets: Vec<String>,
     /// `host:port` for messages.
     pub label: String,
+    /// What ends a line, where it is not what the platform says.
+    pub line_end: Option<String>,
 }
 
 /// What devices ask when a command needs an answer.
@@ -143,7 +145,13 @@ impl Stream {
             ended: false,
             secrets: Vec::new(),
             label,
+            line_end: None,
         }
+    }
+
+    /// What ends a line.
+    pub fn terminator(&self) -> String {
+        self.line_end.clone().unwrap_or_else(|| self.platform.terminator().to_owned())
     }
 
     /// `text` made fit for a message: short, printable, no secret of ours in it.
@@ -287,7 +295,7 @@ impl Stream {
         for reply in platform.pagers() {
             if let Some(found) = reply.pattern.regex().and_then(|r| r.find(row)) {
                 self.term.cut_pager(row_start + found.start());
-                self.send(&reply.bytes(platform.terminator())).await?;
+                self.send(&reply.bytes(&self.terminator())).await?;
                 return Ok(true);
             }
         }
@@ -296,7 +304,7 @@ impl Stream {
                 // The answer and its echo are no answer to the command; a line of their own
                 // keeps the question from matching again.
                 self.term.feed(b"\n");
-                self.send(&reply.bytes(platform.terminator())).await?;
+                self.send(&reply.bytes(&self.terminator())).await?;
                 return Ok(true);
             }
         }
@@ -397,7 +405,7 @@ impl Stream {
                             // Another name: ask again. The same text twice is the new prompt.
                             let end = self.term.text().len();
                             verifying = Some((hit, end));
-                            let terminator = self.platform.terminator().to_owned();
+                            let terminator = self.terminator();
                             self.send(terminator.as_bytes()).await?;
                         }
                     }
@@ -412,7 +420,7 @@ impl Stream {
                     None if want.prompt && !nudged && self.prompt_passed() => {
                         // A log line was printed behind the prompt: ask for a new one.
                         nudged = true;
-                        let terminator = self.platform.terminator().to_owned();
+                        let terminator = self.terminator();
                         self.send(terminator.as_bytes()).await?;
                     }
                     None => silent = true,

@@ -2,11 +2,14 @@
 //! `cisco_ios` and `frr`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod device;
+#[path = "../netmiko_support/mod.rs"]
 mod netmiko_support;
 
 use std::time::{Duration, Instant};
 
-use netmiko_support::{Device, Log, ask, connect, driver, run};
+use device::Device;
+use netmiko_support::{Log, ask, connect, driver, run};
 use netpulse_model::{ErrorCode, Outcome};
 use netpulse_plugin::Driver;
 use serde_json::json;
