@@ -12,7 +12,8 @@ use netpulse_model::{ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo};
 use netpulse_session::SessionError;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
 use netpulse_session::transport::ssh::{
-    self, Credentials, Disabled, KeyPlace, KeySource, LegacyDevices, Profile, SshConnection, SshOptions, SshTarget,
+    self, Credentials, Disabled, KeyPlace, KeySource, LegacyDevices, Profile, SshConnection, SshOptions,
+    SshTarget,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -99,7 +100,10 @@ pub fn device(args: &ConnectionArgs, default_port: u16) -> Result<DeviceKey, Fie
 }
 
 fn host(args: &ConnectionArgs) -> Result<&str, FieldError> {
-    let missing = || FieldError { kind: "missing".into(), ..FieldError::new(&["connection_args", "host"], "Field required") };
+    let missing = || FieldError {
+        kind: "missing".into(),
+        ..FieldError::new(&["connection_args", "host"], "Field required")
+    };
     let host = args.host().filter(|h| !h.is_empty()).ok_or_else(missing)?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let sound = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
@@ -118,7 +122,8 @@ fn port(args: &ConnectionArgs, default_port: u16) -> Result<u16, FieldError> {
     match args.0.get("port") {
         None | Some(Value::Null) => Ok(default_port),
         Some(given) => args.port().filter(|p| *p > 0).ok_or_else(|| {
-            let mut error = FieldError::new(&["connection_args", "port"], "Input should be a port, 1 to 65535");
+            let mut error =
+                FieldError::new(&["connection_args", "port"], "Input should be a port, 1 to 65535");
             error.input = given.clone();
             error
         }),
@@ -138,8 +143,13 @@ pub fn validate(args: &ConnectionArgs, settings: &ConnectSettings, dialect: Dial
 ///
 /// # Errors
 /// `BadRequest`, naming every wrong argument.
-pub fn ssh_plan(args: &ConnectionArgs, settings: &ConnectSettings, dialect: Dialect) -> Result<SshPlan, ErrorInfo> {
-    read(args, settings, dialect, 22).map_err(|errors| ErrorInfo::new(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors)))
+pub fn ssh_plan(
+    args: &ConnectionArgs,
+    settings: &ConnectSettings,
+    dialect: Dialect,
+) -> Result<SshPlan, ErrorInfo> {
+    read(args, settings, dialect, 22)
+        .map_err(|errors| ErrorInfo::new(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors)))
 }
 
 /// Connects and logs in.
@@ -186,7 +196,10 @@ fn credentials(f: &mut Fields<'_>, prefix: &str, settings: &ConnectSettings) -> 
 /// Where a key file named by a client lies: below a configured folder, or refused.
 fn key_path(file: &str, settings: &ConnectSettings) -> Result<PathBuf, String> {
     let Some(first) = settings.key_dirs.first() else {
-        return Err("no folder for private keys is configured (`session.key_dirs`); send the key itself as `pkey`".to_owned());
+        return Err(
+            "no folder for private keys is configured (`session.key_dirs`); send the key itself as `pkey`"
+                .to_owned(),
+        );
     };
     let path = Path::new(file);
     let climbs = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
@@ -309,7 +322,8 @@ fn read(
             Some(Value::String(text)) => !text.is_empty(),
             Some(_) => true,
         };
-        if asks && !(*key == "use_keys" && !credentials_of_device.keys.is_empty()) {
+        let moot = *key == "use_keys" && !credentials_of_device.keys.is_empty();
+        if asks && !moot {
             warnings.push(format!("`{key}` was not used: {why}"));
         }
     }
@@ -353,9 +367,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(sentences(json!({"username": "u"}), &settings()).contains("connection_args.host: Field required"));
+        assert!(
+            sentences(json!({"username": "u"}), &settings()).contains("connection_args.host: Field required")
+        );
         for host in ["-oProxyCommand=x", "a b", "a\nb", "u@h"] {
-            assert!(sentences(json!({"username": "u", "host": host}), &settings()).contains("host name"), "{host}");
+            assert!(
+                sentences(json!({"username": "u", "host": host}), &settings()).contains("host name"),
+                "{host}"
+            );
         }
         for host in ["sw-1.example.net", "192.0.2.1", "2001:db8::1", "[2001:db8::1]", "fe80::1%eth0"] {
             assert_eq!(sentences(json!({"username": "u", "host": host}), &settings()), "", "{host}");
@@ -402,7 +421,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = ConnectSettings { key_dirs: Arc::from([dir.path().to_path_buf()]), ..settings() };
         assert!(sentences(plain, &settings).contains("may only lie below"));
-        let within = |file: &str| json!({"host": "127.0.0.1", "port": 1, "username": "u", "key_filename": file});
+        let within =
+            |file: &str| json!({"host": "127.0.0.1", "port": 1, "username": "u", "key_filename": file});
         assert!(sentences(within("../x"), &settings).contains("may only lie below"));
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
         let plan = ssh_plan(&args(within("link")), &settings, Dialect::Netmiko).unwrap();

@@ -7,7 +7,7 @@ mod netmiko_support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netmiko_support::{ask, connect, driver, object, run, Log};
+use netmiko_support::{Log, ask, connect, driver, object, run};
 use netpulse_model::{ErrorCode, Outcome};
 use netpulse_plugin::Driver;
 use parking_lot::Mutex;
@@ -37,7 +37,9 @@ impl Router {
 
     async fn serve(self, mut stream: TcpStream) {
         // Will echo, will suppress go-ahead, as routers do.
-        let _sent = stream.write_all(b"\xff\xfb\x01\xff\xfb\x03\r\n\r\nUser Access Verification\r\n\r\nUsername: ").await;
+        let _sent = stream
+            .write_all(b"\xff\xfb\x01\xff\xfb\x03\r\n\r\nUser Access Verification\r\n\r\nUsername: ")
+            .await;
         let (mut state, mut line, mut user) = ("user", Vec::new(), String::new());
         let mut buffer = [0u8; 1024];
         let mut negotiation = 0;
@@ -219,8 +221,11 @@ async fn a_dropped_run_leaves_nothing_behind_but_a_closed_socket() {
     let mut session = connect(&args(port, json!({}))).await;
     let log = Log::default();
     let body = json!({"command": "show x", "driver_args": {"expect_string": "never comes"}});
-    let dropped =
-        tokio::time::timeout(Duration::from_millis(300), run(&mut *session, body, true, &log, CancellationToken::new())).await;
+    let dropped = tokio::time::timeout(
+        Duration::from_millis(300),
+        run(&mut *session, body, true, &log, CancellationToken::new()),
+    )
+    .await;
     assert!(dropped.is_err());
     session.close().await;
     assert_eq!(router.journal.lock().iter().filter(|l| *l == "exit").count(), 0, "nothing more was said");

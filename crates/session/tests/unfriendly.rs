@@ -55,7 +55,9 @@ where
 }
 
 async fn refused(port: u16) -> SessionError {
-    ssh::connect(&target(port, "s3cret"), &quick(), &HostKeys::in_memory()).await.expect_err("no SSH server is there")
+    ssh::connect(&target(port, "s3cret"), &quick(), &HostKeys::in_memory())
+        .await
+        .expect_err("no SSH server is there")
 }
 
 #[tokio::test]
@@ -67,7 +69,11 @@ async fn what_no_ssh_server_says_gets_a_sentence() {
     .await;
     let error = refused(web).await;
     assert_eq!(error.kind, ErrorCode::HandshakeFailed);
-    assert!(error.message.contains("answered `HTTP/1.1 400 Bad Request") && error.message.contains("which is not SSH"), "{error}");
+    assert!(
+        error.message.contains("answered `HTTP/1.1 400 Bad Request")
+            && error.message.contains("which is not SSH"),
+        "{error}"
+    );
 
     let binary = peer(|mut s| async move {
         s.write_all(&[0xff, 0xfd, 0x18, 0, 7]).await.unwrap();
@@ -99,7 +105,10 @@ async fn what_no_ssh_server_says_gets_a_sentence() {
     })
     .await;
     let error = refused(half).await;
-    assert!(error.message.contains("SSH-2.0-Slow_1.0") && error.message.contains("key exchange within 0.5 s"), "{error}");
+    assert!(
+        error.message.contains("SSH-2.0-Slow_1.0") && error.message.contains("key exchange within 0.5 s"),
+        "{error}"
+    );
 
     let floods = peer(|mut s| async move { while s.write_all(&[b'x'; 4096]).await.is_ok() {} }).await;
     assert_eq!(refused(floods).await.kind, ErrorCode::HandshakeFailed);
@@ -191,8 +200,11 @@ impl server::Handler for Device {
         response: Option<Response<'a>>,
     ) -> Result<Auth, russh::Error> {
         self.round += 1;
-        let answers: Vec<String> =
-            response.into_iter().flatten().map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).collect();
+        let answers: Vec<String> = response
+            .into_iter()
+            .flatten()
+            .map(|a| String::from_utf8_lossy(a.as_ref()).into_owned())
+            .collect();
         self.attempts.lock().push(format!("questions {}", answers.join("|")));
         let ask = |prompts: &[(&'static str, bool)]| Auth::Partial {
             name: Cow::Borrowed(""),
@@ -284,7 +296,9 @@ async fn passwords_go_the_way_the_device_takes_them() {
         ),
     ] {
         let (port, attempts) = device(login).await;
-        let connection = ssh::connect(&target(port, "right"), &SshOptions::default(), &HostKeys::in_memory()).await.unwrap();
+        let connection = ssh::connect(&target(port, "right"), &SshOptions::default(), &HostKeys::in_memory())
+            .await
+            .unwrap();
         assert_eq!(*attempts.lock(), expected);
         assert_eq!(connection.banner(), "Authorised users only\r\n");
         // This device gives no terminal, which is told and not waited for.
@@ -296,10 +310,15 @@ async fn passwords_go_the_way_the_device_takes_them() {
 #[tokio::test]
 async fn a_wrong_password_is_one_failed_login_and_not_two() {
     let (port, attempts) = device(Login::Password).await;
-    let error = ssh::connect(&target(port, "s3cret-wrong"), &SshOptions::default(), &HostKeys::in_memory()).await.unwrap_err();
+    let error = ssh::connect(&target(port, "s3cret-wrong"), &SshOptions::default(), &HostKeys::in_memory())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorCode::AuthenticationFailed);
     assert_eq!(*attempts.lock(), ["password s3cret-wrong"]);
-    assert!(error.message.contains("refused user `ops`: tried password; it takes password, keyboard-interactive"), "{error}");
+    assert!(
+        error.message.contains("refused user `ops`: tried password; it takes password, keyboard-interactive"),
+        "{error}"
+    );
     assert!(!error.message.contains("s3cret"));
 }
 
@@ -329,7 +348,8 @@ async fn pain_16_a_half_open_connection_is_noticed() {
         std::future::pending::<()>().await;
     });
     let options = SshOptions { keepalive: Some(Duration::from_millis(200)), ..SshOptions::default() };
-    let connection = ssh::connect(&target(relay_port, "right"), &options, &HostKeys::in_memory()).await.unwrap();
+    let connection =
+        ssh::connect(&target(relay_port, "right"), &options, &HostKeys::in_memory()).await.unwrap();
     connection.probe(SOON).await.unwrap();
     freeze.send(true).unwrap();
     let error = connection.probe(Duration::from_millis(300)).await.unwrap_err();

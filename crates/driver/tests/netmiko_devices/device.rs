@@ -12,7 +12,11 @@ use serde_json::json;
 use crate::netmiko_support::object;
 
 fn keygen(dir: &Path, name: &str) {
-    let done = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(name)).output().unwrap();
+    let done = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(dir.join(name))
+        .output()
+        .unwrap();
     assert!(done.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -37,7 +41,8 @@ impl Device {
     pub fn frr() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let open =
+            |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
         open(dir.path());
         let folder = |name: &str| {
             let path = dir.path().join(name);
@@ -48,7 +53,14 @@ impl Device {
         let (run, config) = (folder("run"), folder("cfg"));
         std::fs::write(format!("{config}/vtysh.conf"), "service integrated-vtysh-config\n").unwrap();
         let daemon = Command::new("/usr/lib/frr/staticd")
-            .args(["--vty_socket", &run, "-z", &format!("{run}/zserv.api"), "-i", &format!("{run}/staticd.pid")])
+            .args([
+                "--vty_socket",
+                &run,
+                "-z",
+                &format!("{run}/zserv.api"),
+                "-i",
+                &format!("{run}/staticd.pid"),
+            ])
             .args(["-f", &format!("{config}/staticd.conf"), "-P", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -119,7 +131,8 @@ impl Device {
 
     /// Ends the shells of everybody who is logged in, as a reboot does.
     pub fn hang_up(&mut self) {
-        let children = Command::new("pkill").args(["-9", "-P", &self.sshd.id().to_string()]).status().unwrap();
+        let children =
+            Command::new("pkill").args(["-9", "-P", &self.sshd.id().to_string()]).status().unwrap();
         assert!(children.success());
     }
 }

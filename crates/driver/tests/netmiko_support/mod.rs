@@ -39,14 +39,21 @@ impl Watch for Log {
     fn answered(&self, index: usize, _total: usize, result: &ExecutionResult) {
         self.answered.lock().push(result.clone());
         if let Some((after, token)) = &self.cancel_after
-            && index == *after {
-                token.cancel();
-            }
+            && index == *after
+        {
+            token.cancel();
+        }
     }
 }
 
 /// Does what the request body says over an open session.
-pub async fn run(session: &mut dyn DriverSession, body: Value, reused: bool, log: &Log, cancel: CancellationToken) -> Report {
+pub async fn run(
+    session: &mut dyn DriverSession,
+    body: Value,
+    reused: bool,
+    log: &Log,
+    cancel: CancellationToken,
+) -> Report {
     let mut whole = json!({"driver": "netmiko", "connection_args": {"host": "x"}});
     for (key, value) in body.as_object().unwrap() {
         whole[key] = value.clone();
@@ -57,7 +64,9 @@ pub async fn run(session: &mut dyn DriverSession, body: Value, reused: bool, log
         netpulse_model::JobKind::Query => Work::Commands(items),
         netpulse_model::JobKind::Modification => Work::Config(items),
     };
-    session.run(Run { request: &request, work, watch: log, cancel, fence: CancellationToken::new(), reused }).await
+    session
+        .run(Run { request: &request, work, watch: log, cancel, fence: CancellationToken::new(), reused })
+        .await
 }
 
 /// The same, with nobody watching.

@@ -114,7 +114,13 @@ impl Session {
                         _ => None,
                     };
                     let keep_prompt = !options.strip_prompt || more;
-                    self.collect(&mut collected, line, prompt_at, keep_prompt, options.strip_command && index == 0);
+                    self.collect(
+                        &mut collected,
+                        line,
+                        prompt_at,
+                        keep_prompt,
+                        options.strip_command && index == 0,
+                    );
                 }
                 Err(error) => {
                     self.partial = std::mem::take(&mut collected);
@@ -128,7 +134,14 @@ impl Session {
     }
 
     /// Moves the answer of `line` behind what was collected so far.
-    fn collect(&mut self, into: &mut Vec<u8>, line: &str, prompt_at: Option<usize>, keep_prompt: bool, strip: bool) {
+    fn collect(
+        &mut self,
+        into: &mut Vec<u8>,
+        line: &str,
+        prompt_at: Option<usize>,
+        keep_prompt: bool,
+        strip: bool,
+    ) {
         let start = self.stream.answer_start();
         let echoed = start > 0;
         let mut text = self.stream.term.take();
@@ -210,7 +223,8 @@ impl Session {
                         self.stream.send_secret("", &terminator).await?;
                     }
                     Found::Prompt(hit) => {
-                        let success = rules.success.as_ref().is_some_and(|p| p.is_match(self.stream.term.text()));
+                        let success =
+                            rules.success.as_ref().is_some_and(|p| p.is_match(self.stream.term.text()));
                         self.mode = if success && hit.mode == Mode::Exec { Mode::Enable } else { hit.mode };
                         return Ok(());
                     }
@@ -242,7 +256,10 @@ impl Session {
     fn enable_failed(&self, why: &str) -> SessionError {
         SessionError::new(
             ErrorCode::EnableFailed,
-            format!("{}: Failed to enter enable mode. Please ensure you pass the 'secret' argument: {why}", self.stream.label),
+            format!(
+                "{}: Failed to enter enable mode. Please ensure you pass the 'secret' argument: {why}",
+                self.stream.label
+            ),
         )
     }
 
@@ -279,7 +296,12 @@ impl Session {
     /// Sends a line and waits for the prompt; the answer without the echo.
     pub(super) async fn plain(&mut self, line: &str, limit: Duration) -> Result<Vec<u8>, SessionError> {
         self.step(
-            &crate::platform::schema::Step { send: line.to_owned(), answers: Vec::new(), when_prompt: None, when_output: None },
+            &crate::platform::schema::Step {
+                send: line.to_owned(),
+                answers: Vec::new(),
+                when_prompt: None,
+                when_output: None,
+            },
             limit,
         )
         .await
@@ -299,7 +321,10 @@ impl Session {
     /// After a failed wait: a busy device is interrupted, a dead session is marked.
     pub(super) async fn after_failure(&mut self, error: &SessionError) -> Result<(), SessionError> {
         match error.kind {
-            ErrorCode::ReadTimeout | ErrorCode::Canceled | ErrorCode::OutputTooLarge | ErrorCode::PromptNotFound => {
+            ErrorCode::ReadTimeout
+            | ErrorCode::Canceled
+            | ErrorCode::OutputTooLarge
+            | ErrorCode::PromptNotFound => {
                 // The failure itself is the news; whether the way back worked, `usable` tells.
                 if let Err(stuck) = self.recover().await {
                     tracing::debug!(device = %self.stream.label, %stuck, "no way back to the prompt");
@@ -343,7 +368,11 @@ impl Session {
                         result = Err(error);
                         break;
                     }
-                    let want = Want { cancel: false, deadline: limit.max(Instant::now() + RECOVERY / 8), ..Want::prompt(Duration::ZERO) };
+                    let want = Want {
+                        cancel: false,
+                        deadline: limit.max(Instant::now() + RECOVERY / 8),
+                        ..Want::prompt(Duration::ZERO)
+                    };
                     match self.stream.wait(&want).await {
                         Ok(Found::Prompt(hit)) => {
                             self.mode = hit.mode;

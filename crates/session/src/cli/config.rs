@@ -111,6 +111,9 @@ impl Progress for Silent {
     fn answered(&mut self, _index: usize, _report: &LineReport) {}
 }
 
+/// How long a canceled change waits for the line that is on its way.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How the sending of lines ended.
 enum Sent {
     All,
@@ -212,10 +215,12 @@ impl Session {
             self.save_into(&mut report).await;
         }
         // Lines may open levels also where no mode was entered.
-        if self.usable() && self.mode == Mode::Config
-            && let Err(error) = self.leave_config(report.error.is_some()).await {
-                report.error.get_or_insert(error);
-            }
+        if self.usable()
+            && self.mode == Mode::Config
+            && let Err(error) = self.leave_config(report.error.is_some()).await
+        {
+            report.error.get_or_insert(error);
+        }
         if save && !inside && report.error.is_none() {
             self.save_into(&mut report).await;
         }
@@ -238,12 +243,16 @@ impl Session {
         let enter = options.enter.clone().or_else(|| platform.rules.config.enter.clone()).unwrap_or_default();
         let answers = platform.rules.config.answers.clone().unwrap_or_default();
         let step = Step { send: enter.clone(), answers, when_prompt: None, when_output: None };
-        let said = self.step(&step, self.login.step_timeout.max(options.read_timeout)).await.map_err(|e| match e.kind {
-            ErrorCode::ReadTimeout | ErrorCode::PromptNotFound => {
-                SessionError::new(ErrorCode::ConfigModeFailed, format!("Failed to enter configuration mode. {}", e.message))
-            }
-            _ => e,
-        })?;
+        let said =
+            self.step(&step, self.login.step_timeout.max(options.read_timeout)).await.map_err(|e| match e
+                .kind
+            {
+                ErrorCode::ReadTimeout | ErrorCode::PromptNotFound => SessionError::new(
+                    ErrorCode::ConfigModeFailed,
+                    format!("Failed to enter configuration mode. {}", e.message),
+                ),
+                _ => e,
+            })?;
         let refused = platform.rules.config.refused.iter().flatten().any(|p| p.is_match(&said));
         if refused || self.mode != Mode::Config {
             let text = self.stream.quote(&said);
@@ -252,7 +261,10 @@ impl Session {
             }
             return Err(SessionError::new(
                 ErrorCode::ConfigModeFailed,
-                format!("{}: Failed to enter configuration mode. `{enter}` was answered with `{text}`", self.stream.label),
+                format!(
+                    "{}: Failed to enter configuration mode. `{enter}` was answered with `{text}`",
+                    self.stream.label
+                ),
             ));
         }
         Ok(())
@@ -270,7 +282,8 @@ impl Session {
         let mut block: Option<End> = None;
         for (index, line) in lines.iter().enumerate() {
             if self.stream.control.cancel.is_cancelled() {
-                let error = SessionError::new(ErrorCode::Canceled, format!("{}: canceled", self.stream.label));
+                let error =
+                    SessionError::new(ErrorCode::Canceled, format!("{}: canceled", self.stream.label));
                 if block.is_some() {
                     // The open text must be closed before anything else can be said.
                     if let Err(stuck) = self.recover().await {
@@ -344,7 +357,16 @@ impl Session {
                 return Ok(Found::Echo);
             }
             let want = Want { echo_only, replies: answers, ask: true, ..Want::prompt(options.read_timeout) };
-            self.stream.wait(&want).await
+            match self.stream.wait(&want).await {
+                // A cancel comes into force between lines: the one on its way is let end, so that
+                // what it did is known. Only one that hangs is interrupted.
+                Err(canceled) if canceled.kind == ErrorCode::Canceled => {
+                    let deadline = want.deadline.min(Instant::now() + CANCEL_PATIENCE);
+                    let ended = self.stream.wait(&Want { cancel: false, deadline, ..want }).await;
+                    ended.map_err(|error| if error.kind == ErrorCode::ReadTimeout { canceled } else { error })
+                }
+                other => other,
+            }
         }
         .await;
         match result {
@@ -407,8 +429,11 @@ impl Session {
                     || rejected(platform, None, &said, false).is_some() && candidate.success.is_none();
                 report.epilogue.extend_from_slice(&said);
                 if failed {
-                    let mut message =
-                        format!("{}: `{command}` was refused: {}", self.stream.label, self.stream.quote(&said));
+                    let mut message = format!(
+                        "{}: `{command}` was refused: {}",
+                        self.stream.label,
+                        self.stream.quote(&said)
+                    );
                     report.outcome = Outcome::NotApplied;
                     self.discard_into(platform, report, &mut message).await;
                     report.error = Some(SessionError::new(ErrorCode::CommitFailed, message));
@@ -418,8 +443,10 @@ impl Session {
             }
             Err(error) => {
                 report.outcome = Outcome::Unknown;
-                report.error =
-                    Some(SessionError::new(error.kind, format!("{}; the commit was in flight", error.message)));
+                report.error = Some(SessionError::new(
+                    error.kind,
+                    format!("{}; the commit was in flight", error.message),
+                ));
             }
         }
     }
@@ -427,7 +454,8 @@ impl Session {
     /// Throws the candidate away; the message says how that went.
     async fn discard_into(&mut self, platform: &Platform, report: &mut ConfigReport, message: &mut String) {
         report.outcome = Outcome::NotApplied;
-        let commands = platform.rules.config.candidate.as_ref().and_then(|c| c.discard.clone()).unwrap_or_default();
+        let commands =
+            platform.rules.config.candidate.as_ref().and_then(|c| c.discard.clone()).unwrap_or_default();
         // A cancel must not stop the cleaning up.
         let control = std::mem::take(&mut self.stream.control);
         self.stream.control = super::Control { fence: control.fence.clone(), ..super::Control::default() };
@@ -482,7 +510,10 @@ impl Session {
         if self.mode == Mode::Config {
             let why = "the device stays in configuration mode".to_owned();
             self.broken = Some(why.clone());
-            return Err(SessionError::new(ErrorCode::ConfigModeFailed, format!("{}: {why}", self.stream.label)));
+            return Err(SessionError::new(
+                ErrorCode::ConfigModeFailed,
+                format!("{}: {why}", self.stream.label),
+            ));
         }
         Ok(())
     }
@@ -498,7 +529,10 @@ impl Session {
         let rules = &platform.rules.save;
         let mut said = Vec::new();
         let failed = |session: &Self, why: &str| {
-            SessionError::new(ErrorCode::SaveFailed, format!("{}: saving failed: {why}", session.stream.label))
+            SessionError::new(
+                ErrorCode::SaveFailed,
+                format!("{}: saving failed: {why}", session.stream.label),
+            )
         };
         let Some(steps) = rules.commands.as_ref().filter(|c| !c.is_empty()) else {
             return Err(failed(self, &format!("platform {} has no command for it", platform.name)));
@@ -517,13 +551,17 @@ impl Session {
                 Err(error) => return Err(failed(self, &error.message)),
             }
         }
-        let refused = rejected(&platform, None, &said, false)
-            .or_else(|| rules.failures.iter().flatten().find(|p| p.is_match(&said)).map(|_| last_line(&said)));
+        let refused = rejected(&platform, None, &said, false).or_else(|| {
+            rules.failures.iter().flatten().find(|p| p.is_match(&said)).map(|_| last_line(&said))
+        });
         if let Some(why) = refused {
             return Err(failed(self, &self.stream.quote(why.as_bytes())));
         }
         if rules.success.as_ref().is_some_and(|p| !p.is_match(&said)) {
-            return Err(failed(self, &format!("the device did not confirm it: {}", self.stream.quote(&said))));
+            return Err(failed(
+                self,
+                &format!("the device did not confirm it: {}", self.stream.quote(&said)),
+            ));
         }
         Ok(said)
     }
@@ -630,6 +668,10 @@ fn rejected(platform: &Platform, own: Option<&[Regex]>, answer: &[u8], echo_only
 }
 
 fn last_line(text: &[u8]) -> String {
-    let line = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).rfind(|line| !line.is_empty()).unwrap_or_default();
+    let line = text
+        .split(|b| *b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .rfind(|line| !line.is_empty())
+        .unwrap_or_default();
     String::from_utf8_lossy(line).into_owned()
 }

@@ -87,7 +87,10 @@ impl Default for Login {
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("label", &self.label).field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("label", &self.label)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 

@@ -63,18 +63,23 @@ impl Learnt {
         let mut row = trimmed(tail);
         let mut start = start;
         if let Some(found) = platform.rules.prompt.prefix.as_ref().and_then(|p| p.regex()?.find(row))
-            && found.start() == 0 {
-                start += found.end();
-                row = &row[found.end()..];
-            }
+            && found.start() == 0
+        {
+            start += found.end();
+            row = &row[found.end()..];
+        }
         let mut foreign = None;
         for (mode, pattern) in platform.prompts() {
             let Some(captures) = pattern.regex().and_then(|r| r.captures(row)) else { continue };
             let prefixed = captures.name("host_prefix").map(|m| m.as_bytes());
             let host = captures.name("host").map(|m| m.as_bytes()).or(prefixed).map(<[u8]>::to_vec);
             let sure = match (&self.host, &host) {
-                (Some(learnt), Some(seen)) if prefixed.is_some() && starts_with_name(seen, learnt) => Sure::Known,
-                (Some(learnt), Some(seen)) if same_host(learnt, seen, platform.rules.prompt.host_cut) => Sure::Known,
+                (Some(learnt), Some(seen)) if prefixed.is_some() && starts_with_name(seen, learnt) => {
+                    Sure::Known
+                }
+                (Some(learnt), Some(seen)) if same_host(learnt, seen, platform.rules.prompt.host_cut) => {
+                    Sure::Known
+                }
                 // A platform whose prompt names no host cannot be told apart from output better.
                 (None, None) if self.literal.is_none() && !self.row.is_empty() => Sure::Known,
                 _ => Sure::Foreign,

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::prompt::{Hit, Learnt, Sure, trimmed};
 use super::terminal::{Echo, Terminal};
+use crate::SessionError;
 use crate::platform::schema::Reply;
 use crate::platform::{Pattern, Platform};
 use crate::transport::Transport;
-use crate::SessionError;
 
 /// How long one write to the carrier may take.
 const SEND_DEADLINE: Duration = Duration::from_secs(20);
@@ -164,7 +164,10 @@ impl Stream {
 
     pub fn lost(&self) -> SessionError {
         let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(ErrorCode::SessionLost, format!("{}: the device closed the session{why}", self.label))
+        SessionError::new(
+            ErrorCode::SessionLost,
+            format!("{}: the device closed the session{why}", self.label),
+        )
     }
 
     fn fenced(&self) -> SessionError {
@@ -356,10 +359,15 @@ impl Stream {
                 None => self.pause(40, 700, 3000),
             };
             if hold.is_zero()
-                && let Some((found, _)) = candidate.take() {
-                    return Ok(self.accept(found));
-                }
-            let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
+                && let Some((found, _)) = candidate.take()
+            {
+                return Ok(self.accept(found));
+            }
+            let until = if silent && candidate.is_none() {
+                want.deadline
+            } else {
+                want.deadline.min(Instant::now() + hold)
+            };
             let now = Instant::now();
             if now >= want.deadline {
                 return Err(self.timeout(want));
@@ -374,7 +382,10 @@ impl Stream {
             if self.term.text().len() > self.max_output {
                 return Err(SessionError::new(
                     ErrorCode::OutputTooLarge,
-                    format!("{}: the output passed {} bytes and was interrupted", self.label, self.max_output),
+                    format!(
+                        "{}: the output passed {} bytes and was interrupted",
+                        self.label, self.max_output
+                    ),
                 ));
             }
             match fill {
@@ -481,14 +492,17 @@ impl Stream {
             *scanned = self.term.row_start();
         }
         let row = trimmed(self.term.row());
-        if row.len() <= 1024 && !row.is_empty()
-            && let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
-                return Ok(Some((Found::Pattern(index), Weak::No)));
-            }
+        if row.len() <= 1024
+            && !row.is_empty()
+            && let Some(index) = want.until.iter().position(|p| p.is_match(row))
+        {
+            return Ok(Some((Found::Pattern(index), Weak::No)));
+        }
         if want.prompt
-            && let Some(hit) = self.prompt_hit() {
-                return Ok(Some(self.judge(hit, verifying)));
-            }
+            && let Some(hit) = self.prompt_hit()
+        {
+            return Ok(Some(self.judge(hit, verifying)));
+        }
         if want.ask || want.silence {
             let row = trimmed(self.term.row());
             let asks = row.len() <= 512 && question().is_some_and(|q| q.is_match(row));

@@ -194,9 +194,15 @@ impl Platform {
         }
         if let Some(candidate) = &r.config.candidate {
             all.extend(candidate.success.iter().map(|p| ("config.candidate.success".to_owned(), p)));
-            all.extend(candidate.failures.iter().flatten().map(|p| ("config.candidate.failures".to_owned(), p)));
             all.extend(
-                candidate.answers.iter().flatten().map(|a| ("config.candidate.answers".to_owned(), &a.pattern)),
+                candidate.failures.iter().flatten().map(|p| ("config.candidate.failures".to_owned(), p)),
+            );
+            all.extend(
+                candidate
+                    .answers
+                    .iter()
+                    .flatten()
+                    .map(|a| ("config.candidate.answers".to_owned(), &a.pattern)),
             );
         }
         all.extend(r.detect.iter().flatten().map(|d| ("detect".to_owned(), &d.pattern)));

@@ -297,7 +297,10 @@ impl Registry {
             if seen.contains(&base) {
                 return Err(wrong(format!("extends goes round in a circle: {}", seen.join(" -> "))));
             }
-            let file = self.files.get(&base).ok_or_else(|| wrong(format!("extends `{base}`, which does not exist")))?;
+            let file = self
+                .files
+                .get(&base)
+                .ok_or_else(|| wrong(format!("extends `{base}`, which does not exist")))?;
             rules = rules.overlay(file);
             below = file.extends.clone();
             seen.push(base);
@@ -321,9 +324,10 @@ impl Registry {
 }
 
 fn read(path: &str, content: &[u8]) -> Result<PlatformFile, PlatformError> {
-    let wrong = |line: Option<usize>, message: String| PlatformError::File { file: path.to_owned(), line, message };
-    let file: PlatformFile = yaml_serde::from_slice(content)
-        .map_err(|e| wrong(e.location().map(|l| l.line()), e.to_string()))?;
+    let wrong =
+        |line: Option<usize>, message: String| PlatformError::File { file: path.to_owned(), line, message };
+    let file: PlatformFile =
+        yaml_serde::from_slice(content).map_err(|e| wrong(e.location().map(|l| l.line()), e.to_string()))?;
     let missing = [
         ("name", file.name.as_ref().is_none_or(String::is_empty)),
         ("description", file.description.as_ref().is_none_or(String::is_empty)),
@@ -385,8 +389,16 @@ mod tests {
         let mut names = std::collections::BTreeMap::new();
         for platform in registry.all().unwrap() {
             check_patterns(&platform).unwrap();
-            assert_eq!(platform.origin, format!("{}.yaml", platform.name), "a file is named after its platform");
-            assert!(platform.transports.ssh.is_some() || platform.transports.telnet.is_some(), "{}", platform.name);
+            assert_eq!(
+                platform.origin,
+                format!("{}.yaml", platform.name),
+                "a file is named after its platform"
+            );
+            assert!(
+                platform.transports.ssh.is_some() || platform.transports.telnet.is_some(),
+                "{}",
+                platform.name
+            );
             for name in registry.names_of(&platform) {
                 assert_eq!(registry.find(&name).unwrap().platform.name, platform.name, "{name}");
                 assert!(names.insert(name.clone(), platform.name.clone()).is_none(), "{name} twice");
@@ -403,7 +415,8 @@ mod tests {
 
     #[test]
     fn a_wrong_file_is_named_with_its_line() {
-        let bad = registry(&[("x.yaml", "name: x\ndescription: X\nverified: facts\npromt: {}\n")]).unwrap_err();
+        let bad =
+            registry(&[("x.yaml", "name: x\ndescription: X\nverified: facts\npromt: {}\n")]).unwrap_err();
         assert!(bad.to_string().contains("x.yaml line 4") && bad.to_string().contains("promt"), "{bad}");
         let bad = registry(&[("y.yaml", "name: y\nverified: facts\n")]).unwrap_err();
         assert!(bad.to_string().contains("`description` is required"), "{bad}");
@@ -430,7 +443,10 @@ mod tests {
     #[test]
     fn a_file_takes_from_another_what_it_does_not_say() {
         let registry = registry(&[
-            ("a.yaml", "name: a\ndescription: A\nverified: facts\nconfig: {enter: go, exit: out}\nlogout: bye\n"),
+            (
+                "a.yaml",
+                "name: a\ndescription: A\nverified: facts\nconfig: {enter: go, exit: out}\nlogout: bye\n",
+            ),
             ("b.yaml", "name: b\ndescription: B\nverified: facts\nextends: a\nconfig: {exit: leave}\n"),
             ("c.yaml", "name: c\ndescription: C\nverified: facts\nextends: d\n"),
         ])

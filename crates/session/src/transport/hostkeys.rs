@@ -175,7 +175,8 @@ fn rewrite_without(path: &Path, host: &str) -> io::Result<usize> {
         {
             gone += 1;
             let others: Vec<&str> = hosts.iter().map(String::as_str).filter(|h| *h != host).collect();
-            if let (false, Some((_, key))) = (others.is_empty(), line.trim().split_once(char::is_whitespace)) {
+            if let (false, Some((_, key))) = (others.is_empty(), line.trim().split_once(char::is_whitespace))
+            {
                 kept.push_str(&format!("{} {key}\n", others.join(",")));
             }
             continue;
@@ -217,7 +218,9 @@ impl HostKeys {
     }
 
     fn with(path: Option<PathBuf>, keys: Keys) -> Self {
-        Self { shared: Arc::new(Shared { path, keys: Mutex::new(keys), writer: tokio::sync::Mutex::new(()) }) }
+        Self {
+            shared: Arc::new(Shared { path, keys: Mutex::new(keys), writer: tokio::sync::Mutex::new(()) }),
+        }
     }
 
     /// The file, when there is one.
@@ -270,7 +273,10 @@ impl HostKeys {
     ) -> Result<T, SessionError> {
         let place = self.shared.path.as_deref().unwrap_or(Path::new("")).display().to_string();
         let told = |error: String| {
-            SessionError::new(ErrorCode::Internal, format!("the host-key store {place} cannot be written: {error}"))
+            SessionError::new(
+                ErrorCode::Internal,
+                format!("the host-key store {place} cannot be written: {error}"),
+            )
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(value)) => Ok(value),
@@ -393,7 +399,9 @@ impl HostKeys {
             ),
             Judgement::Revoked => SessionError::new(
                 ErrorCode::HostKeyChanged,
-                format!("{place} showed the key {shown}, which {store} marks as revoked: do not use this device until its key is replaced"),
+                format!(
+                    "{place} showed the key {shown}, which {store} marks as revoked: do not use this device until its key is replaced"
+                ),
             ),
             _ => SessionError::new(
                 ErrorCode::HostKeyUnknown,
@@ -475,12 +483,22 @@ mod tests {
         fs::write(&path, format!("# ours\n{hashed}\na,b {KEY_A} lab\n@revoked * {KEY_B}\nnonsense")).unwrap();
         let store = HostKeys::open(&path).unwrap();
         assert_eq!(store.list().len(), 2);
-        assert!(store.check("new", 22, &key(KEY_B), HostKeyPolicy::AcceptNew).await.unwrap_err().message.contains("revoked"));
+        assert!(
+            store
+                .check("new", 22, &key(KEY_B), HostKeyPolicy::AcceptNew)
+                .await
+                .unwrap_err()
+                .message
+                .contains("revoked")
+        );
         store.check("c", 22, &key(KEY_A), HostKeyPolicy::AcceptNew).await.unwrap();
         assert_eq!(store.remove("a", 22).await.unwrap(), 1);
         assert_eq!(store.remove("a", 22).await.unwrap(), 0);
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text, format!("# ours\n{hashed}\nb {KEY_A} lab\n@revoked * {KEY_B}\nnonsense\nc {KEY_A}\n"));
+        assert_eq!(
+            text,
+            format!("# ours\n{hashed}\nb {KEY_A} lab\n@revoked * {KEY_B}\nnonsense\nc {KEY_A}\n")
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,7 +59,9 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
     Err(failed(match last {
         Some(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => {
-                format!("{place} refused the connection: nothing listens on that port, or an access list rejects this machine")
+                format!(
+                    "{place} refused the connection: nothing listens on that port, or an access list rejects this machine"
+                )
             }
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
                 format!("{place} is unreachable ({error}): check route and gateway")

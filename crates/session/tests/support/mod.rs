@@ -131,5 +131,9 @@ fn supported(config: &str) -> String {
         .and_then(|v| v.split(|c: char| !c.is_ascii_digit() && c != '.').next())
         .and_then(|v| v.parse().ok())
         .unwrap_or(9.0);
-    config.lines().filter(|l| number >= 9.75 || !l.starts_with("PerSourcePenalties")).map(|l| format!("{l}\n")).collect()
+    config
+        .lines()
+        .filter(|l| number >= 9.75 || !l.starts_with("PerSourcePenalties"))
+        .map(|l| format!("{l}\n"))
+        .collect()
 }

@@ -139,7 +139,10 @@ pub struct Lines<F> {
 
 /// `answer` gets each line and gives everything printed after the echo, prompt included;
 /// `None` hangs up.
-pub fn lines<F: FnMut(&str) -> Option<Vec<u8>> + Send + 'static>(greeting: &str, answer: F) -> Box<dyn Behave> {
+pub fn lines<F: FnMut(&str) -> Option<Vec<u8>> + Send + 'static>(
+    greeting: &str,
+    answer: F,
+) -> Box<dyn Behave> {
     Box::new(Lines { greeting: greeting.as_bytes().to_vec(), line: Vec::new(), after_return: false, answer })
 }
 

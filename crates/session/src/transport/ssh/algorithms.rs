@@ -78,7 +78,8 @@ const MODERN_KEX: &[kex::Name] = &[
 // ones, which russh refuses.
 const LEGACY_KEX: &[kex::Name] = &[kex::DH_G14_SHA1, kex::DH_G1_SHA1, kex::DH_GEX_SHA1];
 
-const MARKERS: &[kex::Name] = &[kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT];
+const MARKERS: &[kex::Name] =
+    &[kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT];
 
 const MODERN_CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_GCM,
@@ -120,7 +121,12 @@ fn same_family(a: &Algorithm, b: &Algorithm) -> bool {
 /// hold for the device first.
 pub(super) fn offer(legacy: bool, disabled: &Disabled, known: &[Algorithm], compress: bool) -> Preferred {
     fn pick<T: Copy + AsRef<str>>(lists: &[&[T]], disabled: &[String]) -> Vec<T> {
-        lists.iter().flat_map(|l| l.iter()).copied().filter(|n| !disabled.iter().any(|d| d == n.as_ref())).collect()
+        lists
+            .iter()
+            .flat_map(|l| l.iter())
+            .copied()
+            .filter(|n| !disabled.iter().any(|d| d == n.as_ref()))
+            .collect()
     }
     let (old_kex, old_ciphers, old_macs): (&[_], &[_], &[_]) =
         if legacy { (LEGACY_KEX, LEGACY_CIPHERS, LEGACY_MACS) } else { (&[], &[], &[]) };
@@ -165,7 +171,11 @@ mod tests {
 
     #[test]
     fn known_key_types_come_first_and_disabled_ones_not_at_all() {
-        let disabled = Disabled { keys: vec!["rsa-sha2-512".into()], kex: vec!["mlkem768x25519-sha256".into()], ..Disabled::default() };
+        let disabled = Disabled {
+            keys: vec!["rsa-sha2-512".into()],
+            kex: vec!["mlkem768x25519-sha256".into()],
+            ..Disabled::default()
+        };
         let offer = offer(false, &disabled, &[Algorithm::Rsa { hash: None }], false);
         let keys: Vec<String> = offer.key.iter().map(ToString::to_string).collect();
         assert_eq!(keys[..2], ["rsa-sha2-256", "ssh-ed25519"]);

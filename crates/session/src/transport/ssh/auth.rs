@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use netpulse_model::ErrorCode;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
-use russh::keys::agent::client::AgentClient;
 use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 use secrecy::ExposeSecret;
@@ -25,7 +25,10 @@ const MAX_AGENT_KEYS: usize = 5;
 
 /// Reads and opens the keys. Opening an encrypted key is meant to be slow, so it is done off the
 /// async threads.
-pub(super) async fn read_keys(sources: &[KeySource], place: &str) -> Result<Vec<Arc<PrivateKey>>, SessionError> {
+pub(super) async fn read_keys(
+    sources: &[KeySource],
+    place: &str,
+) -> Result<Vec<Arc<PrivateKey>>, SessionError> {
     let mut keys = Vec::with_capacity(sources.len());
     for source in sources {
         let source = source.clone();
@@ -38,7 +41,10 @@ pub(super) async fn read_keys(sources: &[KeySource], place: &str) -> Result<Vec<
             Ok(Err(reason)) => reason,
             Err(error) => format!("the private key was not read: {error}"),
         };
-        return Err(SessionError::new(ErrorCode::AuthenticationFailed, format!("no login to {place}: {reason}")));
+        return Err(SessionError::new(
+            ErrorCode::AuthenticationFailed,
+            format!("no login to {place}: {reason}"),
+        ));
     }
     Ok(keys)
 }
@@ -46,15 +52,22 @@ pub(super) async fn read_keys(sources: &[KeySource], place: &str) -> Result<Vec<
 fn open_key(source: &KeySource) -> Result<PrivateKey, String> {
     let passphrase = source.passphrase.as_ref().map(|p| p.expose_secret());
     match &source.place {
-        KeyPlace::Text(text) => pem::read(text.expose_secret(), passphrase).map_err(|e| format!("the private key given {e}")),
+        KeyPlace::Text(text) => {
+            pem::read(text.expose_secret(), passphrase).map_err(|e| format!("the private key given {e}"))
+        }
         KeyPlace::File(path) => {
             let shown = path.display();
-            let length = std::fs::metadata(path).map_err(|e| format!("the key file {shown} cannot be read: {e}"))?.len();
+            let length = std::fs::metadata(path)
+                .map_err(|e| format!("the key file {shown} cannot be read: {e}"))?
+                .len();
             if length > MAX_KEY_FILE {
                 return Err(format!("the key file {shown} is larger than any private key"));
             }
-            let bytes = Zeroizing::new(std::fs::read(path).map_err(|e| format!("the key file {shown} cannot be read: {e}"))?);
-            let text = std::str::from_utf8(&bytes).map_err(|_| format!("the key file {shown} is not text"))?;
+            let bytes = Zeroizing::new(
+                std::fs::read(path).map_err(|e| format!("the key file {shown} cannot be read: {e}"))?,
+            );
+            let text =
+                std::str::from_utf8(&bytes).map_err(|_| format!("the key file {shown} is not text"))?;
             pem::read(text, passphrase).map_err(|e| format!("the private key in {shown} {e}"))
         }
     }
@@ -91,7 +104,11 @@ impl Said {
         match answer {
             AuthResult::Success => true,
             AuthResult::Failure { remaining_methods, partial_success } => {
-                self.tried.push(if partial_success { format!("{what} (accepted, more wanted)") } else { what });
+                self.tried.push(if partial_success {
+                    format!("{what} (accepted, more wanted)")
+                } else {
+                    what
+                });
                 self.wants_more |= partial_success;
                 self.offers = Some(remaining_methods);
                 false
@@ -125,7 +142,10 @@ impl Attempt<'_> {
                 return Ok(true);
             }
         }
-        if self.target.credentials.agent && said.takes(MethodKind::PublicKey) && self.agent(handle, said).await? {
+        if self.target.credentials.agent
+            && said.takes(MethodKind::PublicKey)
+            && self.agent(handle, said).await?
+        {
             return Ok(true);
         }
         if self.target.credentials.password.is_some() {
@@ -139,7 +159,12 @@ impl Attempt<'_> {
         Ok(false)
     }
 
-    async fn key(&self, handle: &mut Handle<Client>, key: &Arc<PrivateKey>, said: &mut Said) -> Result<bool, russh::Error> {
+    async fn key(
+        &self,
+        handle: &mut Handle<Client>,
+        key: &Arc<PrivateKey>,
+        said: &mut Said,
+    ) -> Result<bool, russh::Error> {
         let hashes = self.hashes(handle, key.public_key()).await?;
         for hash in hashes {
             let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
@@ -157,7 +182,11 @@ impl Attempt<'_> {
     }
 
     /// The signature hashes to try with a key, best first; for keys other than RSA there is one.
-    async fn hashes(&self, handle: &Handle<Client>, key: &PublicKey) -> Result<Vec<Option<HashAlg>>, russh::Error> {
+    async fn hashes(
+        &self,
+        handle: &Handle<Client>,
+        key: &PublicKey,
+    ) -> Result<Vec<Option<HashAlg>>, russh::Error> {
         if !key.algorithm().is_rsa() {
             return Ok(vec![None]);
         }
@@ -229,7 +258,8 @@ impl Attempt<'_> {
         let Some(password) = &self.target.credentials.password else { return Ok(false) };
         if said.takes(MethodKind::Password) {
             let wanted_before = std::mem::take(&mut said.wants_more);
-            let answer = handle.authenticate_password(self.target.user.as_str(), password.expose_secret()).await?;
+            let answer =
+                handle.authenticate_password(self.target.user.as_str(), password.expose_secret()).await?;
             if said.heard("password".to_owned(), answer) {
                 return Ok(true);
             }
@@ -289,7 +319,8 @@ impl Attempt<'_> {
         let user = &self.target.user;
         let no_offers = said.offers.as_ref().is_none_or(|offers| offers.is_empty());
         if no_offers && (handle.is_closed() || self.peer.ended.is_cancelled()) {
-            let why = self.peer.end.lock().clone().unwrap_or_else(|| "the device closed the connection".to_owned());
+            let why =
+                self.peer.end.lock().clone().unwrap_or_else(|| "the device closed the connection".to_owned());
             return SessionError::new(
                 ErrorCode::AuthenticationFailed,
                 format!(

@@ -80,6 +80,23 @@ pub struct Exec {
     write: ChannelWriteHalf<Msg>,
     output: Arc<Mutex<ExecOutput>>,
     progress: watch::Receiver<Progress>,
+    has_terminal: bool,
+}
+
+/// A command that was not started.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct NotStarted {
+    /// Why.
+    pub error: SessionError,
+    /// Whether the request to start it was sent, so that it may run all the same.
+    pub may_run: bool,
+}
+
+impl From<NotStarted> for SessionError {
+    fn from(failed: NotStarted) -> Self {
+        failed.error
+    }
 }
 
 impl SshConnection {
@@ -87,13 +104,18 @@ impl SshConnection {
     ///
     /// # Errors
     /// `HandshakeFailed`, when the server does not start it within `deadline`; `SessionLost`.
-    pub async fn exec(&self, options: &ExecOptions, deadline: Duration) -> Result<Exec, SessionError> {
+    pub async fn exec(&self, options: &ExecOptions, deadline: Duration) -> Result<Exec, NotStarted> {
         let end = Instant::now() + deadline;
-        let channel = self.open_channel(deadline).await?;
+        let channel = match self.open_channel(deadline).await {
+            Ok(channel) => channel,
+            Err(error) => return Err(NotStarted { error, may_run: false }),
+        };
+        let maybe = |error| NotStarted { error, may_run: true };
+        let refused = |error| NotStarted { error, may_run: false };
         let (mut read, write) = channel.split();
         let mut output = ExecOutput::default();
         let starting = async {
-            let lost = |error: russh::Error| self.lost(&self.why(&error.to_string()));
+            let lost = |error: russh::Error| maybe(self.lost(&self.why(&error.to_string())));
             for (name, value) in &options.environment {
                 write.set_env(false, name.as_str(), value.as_str()).await.map_err(lost)?;
             }
@@ -111,13 +133,14 @@ impl SshConnection {
                     Some(ChannelMsg::Success) => waiting -= 1,
                     Some(ChannelMsg::Failure) => {
                         let what = if waiting == 2 { "gives no terminal" } else { "runs no commands" };
-                        return Err(SessionError::new(
+                        return Err(refused(SessionError::new(
                             ErrorCode::HandshakeFailed,
                             format!("{} {what} for this user", self.place()),
-                        ));
+                        )));
                     }
                     Some(ChannelMsg::Close) | None => {
-                        return Err(self.lost(&self.why("the device closed the channel before the command started")));
+                        let why = self.why("the device closed the channel before the command started");
+                        return Err(maybe(self.lost(&why)));
                     }
                     Some(message) => {
                         let _ended = take(message, &mut output, options.limit);
@@ -129,16 +152,16 @@ impl SshConnection {
         match timeout_at(end, starting).await {
             Ok(started) => started?,
             Err(_) => {
-                return Err(SessionError::new(
+                return Err(maybe(SessionError::new(
                     ErrorCode::HandshakeFailed,
                     format!("{} started no command within {} s", self.place(), deadline.as_secs_f32()),
-                ));
+                )));
             }
         }
         let output = Arc::new(Mutex::new(output));
         let (tell, progress) = watch::channel(Progress::default());
         tokio::spawn(drain(read, Arc::clone(&output), tell, options.limit));
-        Ok(Exec { connection: self.clone(), write, output, progress })
+        Ok(Exec { connection: self.clone(), write, output, progress, has_terminal: options.pty.is_some() })
     }
 }
 
@@ -172,14 +195,16 @@ fn take(message: ChannelMsg, output: &mut ExecOutput, limit: usize) -> bool {
 
 /// Takes all that the command says, always: what is over the bound is dropped, so that nothing
 /// ever waits for a reader.
-async fn drain(mut read: ChannelReadHalf, output: Arc<Mutex<ExecOutput>>, tell: watch::Sender<Progress>, limit: usize) {
+async fn drain(
+    mut read: ChannelReadHalf,
+    output: Arc<Mutex<ExecOutput>>,
+    tell: watch::Sender<Progress>,
+    limit: usize,
+) {
     loop {
         let exited = output.lock().exit.is_some();
-        let message = if exited {
-            timeout(LINGER, read.wait()).await.unwrap_or_default()
-        } else {
-            read.wait().await
-        };
+        let message =
+            if exited { timeout(LINGER, read.wait()).await.unwrap_or_default() } else { read.wait().await };
         let done = match message {
             Some(ChannelMsg::Eof) => output.lock().exit.is_some(),
             Some(message) => take(message, &mut output.lock(), limit),
@@ -211,7 +236,11 @@ impl Exec {
             Ok(Err(error)) => Err(self.connection.lost(&self.connection.why(&error.to_string()))),
             Err(_) => Err(SessionError::new(
                 ErrorCode::ReadTimeout,
-                format!("the command on {} read no input for {} s", self.connection.place(), deadline.as_secs_f32()),
+                format!(
+                    "the command on {} read no input for {} s",
+                    self.connection.place(),
+                    deadline.as_secs_f32()
+                ),
             )),
         }
     }
@@ -258,17 +287,23 @@ impl Exec {
         std::mem::take(&mut self.output.lock())
     }
 
-    /// Interrupts the command: the signal, the terminal's Ctrl-C, and at last the channel closed,
-    /// which sends it a hang-up. Waits up to `patience` between the last two for it to end.
-    pub async fn kill(&mut self, patience: Duration) {
+    /// Asks the command to stop: by a signal, and by Ctrl-C where it has a terminal. Waits up to
+    /// `patience` for its end; true when it has ended. OpenSSH does not pass signals on for root.
+    pub async fn interrupt(&mut self, patience: Duration) -> bool {
         let told = async {
             let signalled = self.write.signal(Sig::TERM).await;
-            let interrupted = self.write.data_bytes(Bytes::from_static(b"\x03")).await;
-            signalled.and(interrupted)
+            if self.has_terminal {
+                return self.write.data_bytes(Bytes::from_static(b"\x03")).await.and(signalled);
+            }
+            signalled
         };
-        // Whatever of it arrives helps; closing is what counts.
+        // A request that does not arrive shows in the command's not ending.
         let _unheard = timeout(Duration::from_secs(1), told).await.is_err();
-        let _still_runs = timeout(patience, self.progress.wait_for(|p| p.done)).await.is_err();
+        matches!(timeout(patience, self.progress.wait_for(|p| p.done)).await, Ok(Ok(_)))
+    }
+
+    /// Closes the channel: a command with a terminal is hung up, one that writes gets a broken pipe.
+    pub async fn close(&mut self) {
         let _unheard = timeout(Duration::from_secs(1), self.write.close()).await.is_err();
     }
 }

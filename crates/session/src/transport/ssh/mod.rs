@@ -31,7 +31,7 @@ use crate::error::SessionError;
 use wire::{CutOnDrop, Greeting, Wire};
 
 pub use algorithms::{Disabled, LegacyDevices, Profile};
-pub use exec::{Exec, ExecOptions, ExecOutput, Exit, Overflow};
+pub use exec::{Exec, ExecOptions, ExecOutput, Exit, NotStarted, Overflow};
 
 /// Where to go and who to be there. Prints without secrets.
 #[derive(Debug, Clone)]
@@ -284,9 +284,9 @@ async fn open_through(
 ) -> Result<(Box<dyn wire::Stream>, SshConnection), SessionError> {
     let jump_place = tcp::place(&jump.host, jump.port);
     // A future cannot hold itself: a chain of jumps is as deep as it is.
-    let connection = Box::pin(connect(jump, options, host_keys)).await.map_err(|error| {
-        SessionError::new(error.kind, format!("jump host: {}", error.message))
-    })?;
+    let connection = Box::pin(connect(jump, options, host_keys))
+        .await
+        .map_err(|error| SessionError::new(error.kind, format!("jump host: {}", error.message)))?;
     let place = tcp::place(&target.host, target.port);
     let opening = connection.inner.handle.channel_open_direct_tcpip(
         target.host.clone(),
@@ -295,7 +295,10 @@ async fn open_through(
         0,
     );
     let refused = |why: String| {
-        SessionError::new(ErrorCode::ConnectFailed, format!("jump host {jump_place} did not reach {place}: {why}"))
+        SessionError::new(
+            ErrorCode::ConnectFailed,
+            format!("jump host {jump_place} did not reach {place}: {why}"),
+        )
     };
     match timeout(options.connect_timeout, opening).await {
         Ok(Ok(channel)) => Ok((Box::new(channel.into_stream()), connection)),
@@ -303,7 +306,9 @@ async fn open_through(
             ChannelOpenFailure::AdministrativelyProhibited => {
                 "it does not allow forwarding (`AllowTcpForwarding`), or not to this address".to_owned()
             }
-            ChannelOpenFailure::ConnectFailed => "the device refused the connection, or there is no route from there".to_owned(),
+            ChannelOpenFailure::ConnectFailed => {
+                "the device refused the connection, or there is no route from there".to_owned()
+            }
             ChannelOpenFailure::Other { reason, .. } => reason,
             other => format!("{other:?}"),
         })),
@@ -329,6 +334,9 @@ fn config(
         client_id: russh::SshId::Standard(concat!("SSH-2.0-NetPulse_", env!("CARGO_PKG_VERSION")).into()),
         preferred: algorithms::offer(legacy, &options.disabled, &known, options.compress),
         gex,
+        // New keys by volume, as RFC 4253 wants them, and never by the clock: an idle terminal
+        // needs none, and some old devices end the session when asked.
+        limits: russh::Limits::new(1 << 30, 1 << 30, Duration::from_secs(365 * 86_400)),
         nodelay: true,
         keepalive_interval: options.keepalive.filter(|d| !d.is_zero()),
         keepalive_max: 3,
@@ -346,7 +354,14 @@ async fn login(
 ) -> Result<SshConnection, SessionError> {
     let Shaken { mut handle, peer, cut, remote_version, jump } = shaken;
     let end = Instant::now() + options.auth_timeout;
-    let attempt = auth::Attempt { place: &place, target, keys, legacy, disabled: &options.disabled.pubkeys, peer: &peer };
+    let attempt = auth::Attempt {
+        place: &place,
+        target,
+        keys,
+        legacy,
+        disabled: &options.disabled.pubkeys,
+        peer: &peer,
+    };
     let logged_in = timeout_at(end, attempt.run(&mut handle)).await;
     let inner = Inner { handle, peer, place, remote_version, legacy, cut, jump };
     match logged_in {
@@ -404,8 +419,12 @@ fn explain(fault: Fault, place: &str, greeting: &Greeting) -> Failure {
             ))
         }
         Fault::Ssh(error) => match (greeting.version(), greeting.excerpt()) {
-            (Some(version), _) => broken(format!("the SSH handshake with {place} ({version}) broke off: {error}")),
-            (None, Some(seen)) => broken(format!("{place} answered `{seen}`, which is not SSH: is this the SSH port?")),
+            (Some(version), _) => {
+                broken(format!("the SSH handshake with {place} ({version}) broke off: {error}"))
+            }
+            (None, Some(seen)) => {
+                broken(format!("{place} answered `{seen}`, which is not SSH: is this the SSH port?"))
+            }
             (None, None) => broken(format!(
                 "{place} took the connection and closed it before the SSH handshake ({error}): an access list, or no free session"
             )),
@@ -573,13 +592,23 @@ impl client::Handler for Client {
         match reason {
             DisconnectReason::ReceivedDisconnect(info) => {
                 let text: String = info.message.chars().filter(|c| !c.is_control()).take(200).collect();
-                self.peer.ended(format!("the device said goodbye ({:?}{}{text})", info.reason_code, if text.is_empty() { "" } else { ": " }));
+                self.peer.ended(format!(
+                    "the device said goodbye ({:?}{}{text})",
+                    info.reason_code,
+                    if text.is_empty() { "" } else { ": " }
+                ));
             }
             DisconnectReason::Error(fault) => {
                 let why = match &fault {
-                    Fault::Ssh(russh::Error::HUP | russh::Error::Disconnect) => "the device closed the connection".to_owned(),
-                    Fault::Ssh(russh::Error::KeepaliveTimeout) => "the device gives no sign of life".to_owned(),
-                    Fault::Ssh(russh::Error::IO(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    Fault::Ssh(russh::Error::HUP | russh::Error::Disconnect) => {
+                        "the device closed the connection".to_owned()
+                    }
+                    Fault::Ssh(russh::Error::KeepaliveTimeout) => {
+                        "the device gives no sign of life".to_owned()
+                    }
+                    Fault::Ssh(russh::Error::IO(error))
+                        if error.kind() == std::io::ErrorKind::UnexpectedEof =>
+                    {
                         "the device closed the connection".to_owned()
                     }
                     Fault::Ssh(error) => error.to_string(),

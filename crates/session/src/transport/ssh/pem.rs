@@ -39,7 +39,9 @@ pub(super) fn read(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, K
     if first.contains(" DSA ") {
         return Err(KeyError::Dsa);
     }
-    if first.contains("PUBLIC KEY") || (first.is_empty() && (text.starts_with("ssh-") || text.starts_with("ecdsa-"))) {
+    if first.contains("PUBLIC KEY")
+        || (first.is_empty() && (text.starts_with("ssh-") || text.starts_with("ecdsa-")))
+    {
         return Err(KeyError::Public);
     }
     if text.contains("Proc-Type: 4,ENCRYPTED") {
@@ -49,10 +51,14 @@ pub(super) fn read(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, K
     let decoded = match first {
         // These say by their first line whether they are encrypted; the decoder asks instead
         // whether a passphrase was given.
-        "-----BEGIN RSA PRIVATE KEY-----" | "-----BEGIN EC PRIVATE KEY-----" | "-----BEGIN PRIVATE KEY-----" => {
+        "-----BEGIN RSA PRIVATE KEY-----"
+        | "-----BEGIN EC PRIVATE KEY-----"
+        | "-----BEGIN PRIVATE KEY-----" => {
             return decode_secret_key(&text, None).map_err(|error| KeyError::Unreadable(error.to_string()));
         }
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----" if passphrase.is_none() => return Err(KeyError::NeedsPassphrase),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----" if passphrase.is_none() => {
+            return Err(KeyError::NeedsPassphrase);
+        }
         "-----BEGIN ENCRYPTED PRIVATE KEY-----" => {
             return decode_secret_key(&text, passphrase).map_err(|_| KeyError::WrongPassphrase);
         }
@@ -68,7 +74,9 @@ pub(super) fn read(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, K
         (Err(error), None) => Err(KeyError::Unreadable(error.to_string())),
         (first_try, Some(passphrase)) => match decode_secret_key(&text, Some(passphrase)) {
             Ok(key) => Ok(key),
-            Err(_) if first_try.is_ok() || is_encrypted_ppk(&text) || text.contains("OPENSSH PRIVATE KEY") => {
+            Err(_)
+                if first_try.is_ok() || is_encrypted_ppk(&text) || text.contains("OPENSSH PRIVATE KEY") =>
+            {
                 Err(KeyError::WrongPassphrase)
             }
             Err(error) => Err(KeyError::Unreadable(error.to_string())),
@@ -82,7 +90,8 @@ fn is_encrypted_ppk(text: &str) -> bool {
 
 /// Keys come through JSON and forms: line ends of every kind, indented, or escaped twice.
 fn tidy(text: &str) -> Zeroizing<String> {
-    let unescaped = if text.contains('\n') { text.to_owned() } else { text.replace("\\r", "").replace("\\n", "\n") };
+    let unescaped =
+        if text.contains('\n') { text.to_owned() } else { text.replace("\\r", "").replace("\\n", "\n") };
     let unescaped = Zeroizing::new(unescaped);
     let mut tidy = Zeroizing::new(String::with_capacity(unescaped.len() + 1));
     for line in unescaped.trim().lines() {
@@ -127,7 +136,11 @@ fn undo_traditional(text: &str, passphrase: &str) -> Result<Zeroizing<String>, K
     Ok(Zeroizing::new(format!("{begin}\n{}\n{end}\n", STANDARD.encode(&*opened))))
 }
 
-fn decrypt<D: BlockModeDecrypt + KeyIvInit>(key: &[u8], iv: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn decrypt<D: BlockModeDecrypt + KeyIvInit>(
+    key: &[u8],
+    iv: &[u8],
+    sealed: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
     let mut buffer = Zeroizing::new(sealed.to_vec());
     let length = D::new_from_slices(key, iv).ok()?.decrypt_padded::<Pkcs7>(&mut buffer).ok()?.len();
     buffer.truncate(length);
@@ -219,7 +232,8 @@ mod tests {
                 let file = format!("{name}.{cipher}");
                 let tool = if name == "rsa" { "rsa" } else { "ec" };
                 let cipher = format!("-{cipher}");
-                let mut args = vec![tool, &cipher, "-in", &pem, "-out", &file, "-passout", "pass:open sesame"];
+                let mut args =
+                    vec![tool, &cipher, "-in", &pem, "-out", &file, "-passout", "pass:open sesame"];
                 if tool == "rsa" {
                     args.push("-traditional");
                 }
@@ -236,7 +250,18 @@ mod tests {
                 run(
                     dir,
                     "openssl",
-                    &["pkcs8", "-topk8", "-v2", cipher, "-in", &pem, "-out", &sealed, "-passout", "pass:open sesame"],
+                    &[
+                        "pkcs8",
+                        "-topk8",
+                        "-v2",
+                        cipher,
+                        "-in",
+                        &pem,
+                        "-out",
+                        &sealed,
+                        "-passout",
+                        "pass:open sesame",
+                    ],
                 );
                 opens(dir, &sealed, Some("open sesame"), &public);
             }
@@ -250,7 +275,10 @@ mod tests {
         assert_eq!(read("ssh-ed25519 AAAA me", None).unwrap_err(), KeyError::Public);
         assert_eq!(read("-----BEGIN DSA PRIVATE KEY-----\nAA\n", None).unwrap_err(), KeyError::Dsa);
         assert!(matches!(read("", None).unwrap_err(), KeyError::Unreadable(_)));
-        assert!(matches!(read("-----BEGIN RSA PRIVATE KEY-----\n!!\n-----END", None).unwrap_err(), KeyError::Unreadable(_)));
+        assert!(matches!(
+            read("-----BEGIN RSA PRIVATE KEY-----\n!!\n-----END", None).unwrap_err(),
+            KeyError::Unreadable(_)
+        ));
         let odd = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: RC4,0011223344556677\n\nAAAA\n-----END RSA PRIVATE KEY-----";
         assert_eq!(read(odd, Some("x")).unwrap_err(), KeyError::UnknownCipher("RC4".into()));
         for dek in ["AES-128-CBC,zz", "AES-128-CBC,00", "AES-128-CBC", "AES-128-CBC,é0112233445566778899"] {

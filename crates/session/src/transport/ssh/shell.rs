@@ -23,10 +23,13 @@ impl SshConnection {
         let end = Instant::now() + deadline;
         let channel = self.open_channel(deadline).await?;
         let (mut read, write) = channel.split();
-        let refused = |what: &str| SessionError::new(ErrorCode::HandshakeFailed, format!("{} {what}", self.place()));
+        let refused =
+            |what: &str| SessionError::new(ErrorCode::HandshakeFailed, format!("{} {what}", self.place()));
         // Both requests go out at once, as OpenSSH's client does: one round trip less.
         let asked = async {
-            write.request_pty(true, &pty.term, u32::from(pty.width), u32::from(pty.height), 0, 0, &[]).await?;
+            write
+                .request_pty(true, &pty.term, u32::from(pty.width), u32::from(pty.height), 0, 0, &[])
+                .await?;
             write.request_shell(true).await
         };
         let opened = async {
@@ -36,11 +39,17 @@ impl SshConnection {
             while granted < 2 {
                 match read.wait().await {
                     Some(ChannelMsg::Success) => granted += 1,
-                    Some(ChannelMsg::Failure) if granted == 0 => return Err(refused("gives no terminal to this user")),
+                    Some(ChannelMsg::Failure) if granted == 0 => {
+                        return Err(refused("gives no terminal to this user"));
+                    }
                     Some(ChannelMsg::Failure) => return Err(refused("gives no shell to this user")),
-                    Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => early.push(data),
+                    Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
+                        early.push(data)
+                    }
                     Some(ChannelMsg::Close | ChannelMsg::Eof) | None => {
-                        return Err(self.lost(&self.why("the device closed the terminal as soon as it was opened")));
+                        return Err(
+                            self.lost(&self.why("the device closed the terminal as soon as it was opened"))
+                        );
                     }
                     Some(_) => {}
                 }
@@ -53,7 +62,9 @@ impl SshConnection {
         };
         let early = match timeout_at(end, opened).await {
             Ok(opened) => opened?,
-            Err(_) => return Err(refused(&format!("opened no terminal within {} s", deadline.as_secs_f32()))),
+            Err(_) => {
+                return Err(refused(&format!("opened no terminal within {} s", deadline.as_secs_f32())));
+            }
         };
         let (filler, inbox) = inbox();
         tokio::spawn(drain(read, early, filler, self.inner.peer.clone()));
@@ -62,7 +73,12 @@ impl SshConnection {
 }
 
 /// Moves what the channel brings into the inbox, until either ends.
-async fn drain(mut read: ChannelReadHalf, early: Vec<Bytes>, filler: Filler, peer: std::sync::Arc<super::Peer>) {
+async fn drain(
+    mut read: ChannelReadHalf,
+    early: Vec<Bytes>,
+    filler: Filler,
+    peer: std::sync::Arc<super::Peer>,
+) {
     for data in early {
         if filler.put(data).await.is_err() {
             return;
@@ -74,13 +90,15 @@ async fn drain(mut read: ChannelReadHalf, early: Vec<Bytes>, filler: Filler, pee
             () = filler.abandoned() => return,
         };
         match message {
-            Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => match filler.put(data).await {
-                Ok(()) => {}
-                Err(NotTaken::NobodyThere) => return,
-                Err(NotTaken::Flooded) => {
-                    return peer.ended("the device sent more than anybody read; it was cut off");
+            Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
+                match filler.put(data).await {
+                    Ok(()) => {}
+                    Err(NotTaken::NobodyThere) => return,
+                    Err(NotTaken::Flooded) => {
+                        return peer.ended("the device sent more than anybody read; it was cut off");
+                    }
                 }
-            },
+            }
             Some(ChannelMsg::Close | ChannelMsg::Eof) => {
                 peer.end.lock().get_or_insert_with(|| "the device closed the terminal".to_owned());
                 return;

@@ -72,7 +72,8 @@ impl Greeting {
     /// The line that begins with `SSH-`.
     pub(super) fn version(&self) -> Option<String> {
         let seen = self.seen.lock();
-        let line = seen.split_inclusive(|b| *b == b'\n').find(|l| l.starts_with(b"SSH-") && l.ends_with(b"\n"))?;
+        let line =
+            seen.split_inclusive(|b| *b == b'\n').find(|l| l.starts_with(b"SSH-") && l.ends_with(b"\n"))?;
         Some(String::from_utf8_lossy(line).trim_end().chars().filter(|c| !c.is_control()).take(200).collect())
     }
 
@@ -126,7 +127,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.cut.check(&self.cut.reader, cx)?;
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);

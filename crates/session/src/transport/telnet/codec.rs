@@ -276,14 +276,29 @@ mod tests {
     #[test]
     fn a_routers_greeting_is_answered_and_taken_out() {
         // What a Cisco IOS device opens with: WILL ECHO, WILL SGA, DO TTYPE, DO NAWS.
-        let greeting = [
-            &[IAC, WILL, ECHO, IAC, WILL, SUPPRESS_GO_AHEAD, IAC, DO, TERMINAL_TYPE, IAC, DO, WINDOW_SIZE][..],
-            b"\r\n\r\nUser Access Verification\r\n\r\nUsername: ",
-        ]
-        .concat();
+        let greeting =
+            [
+                &[
+                    IAC,
+                    WILL,
+                    ECHO,
+                    IAC,
+                    WILL,
+                    SUPPRESS_GO_AHEAD,
+                    IAC,
+                    DO,
+                    TERMINAL_TYPE,
+                    IAC,
+                    DO,
+                    WINDOW_SIZE,
+                ][..],
+                b"\r\n\r\nUser Access Verification\r\n\r\nUsername: ",
+            ]
+            .concat();
         let (data, reply) = all(&[&greeting]);
         assert_eq!(data, b"\r\n\r\nUser Access Verification\r\n\r\nUsername: ");
-        let mut expected = vec![IAC, DO, ECHO, IAC, DO, SUPPRESS_GO_AHEAD, IAC, WILL, TERMINAL_TYPE, IAC, WILL, WINDOW_SIZE];
+        let mut expected =
+            vec![IAC, DO, ECHO, IAC, DO, SUPPRESS_GO_AHEAD, IAC, WILL, TERMINAL_TYPE, IAC, WILL, WINDOW_SIZE];
         // 511 x 255: the low bytes are IAC and must be doubled.
         expected.extend([IAC, SB, WINDOW_SIZE, 1, IAC, IAC, 0, IAC, IAC, IAC, SE]);
         assert_eq!(reply, expected);
@@ -294,7 +309,11 @@ mod tests {
         let ask = [IAC, SB, TERMINAL_TYPE, TTYPE_SEND, IAC, SE];
         assert_eq!(all(&[&ask]).1, b"");
         let (_, reply) = all(&[&[IAC, DO, TERMINAL_TYPE], &ask]);
-        assert_eq!(reply, [&[IAC, WILL, TERMINAL_TYPE, IAC, SB, TERMINAL_TYPE, TTYPE_IS][..], b"vt100", &[IAC, SE]].concat());
+        assert_eq!(
+            reply,
+            [&[IAC, WILL, TERMINAL_TYPE, IAC, SB, TERMINAL_TYPE, TTYPE_IS][..], b"vt100", &[IAC, SE]]
+                .concat()
+        );
     }
 
     #[test]

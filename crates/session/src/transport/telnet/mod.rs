@@ -84,7 +84,9 @@ async fn drain(mut read: OwnedReadHalf, filler: Filler, shared: Arc<Shared>, sto
             match filler.put(Bytes::copy_from_slice(&data)).await {
                 Ok(()) => data.clear(),
                 Err(NotTaken::NobodyThere) => return,
-                Err(NotTaken::Flooded) => return shared.ended("the device sent more than anybody read; it was cut off"),
+                Err(NotTaken::Flooded) => {
+                    return shared.ended("the device sent more than anybody read; it was cut off");
+                }
             }
         }
     };
