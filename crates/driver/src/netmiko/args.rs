@@ -16,7 +16,10 @@ const MEANINGLESS: &[&str] = &["delay_factor", "max_loops"];
 ///
 /// # Errors
 /// Every wrong argument.
-pub fn command_options(driver_args: &Map<String, Value>, connection: &ConnectionArgs) -> Result<CommandOptions, Vec<FieldError>> {
+pub fn command_options(
+    driver_args: &Map<String, Value>,
+    connection: &ConnectionArgs,
+) -> Result<CommandOptions, Vec<FieldError>> {
     read(driver_args, |f| {
         let defaults = CommandOptions::default();
         CommandOptions {
@@ -63,7 +66,10 @@ pub fn config_options(
     })
 }
 
-fn read<T>(driver_args: &Map<String, Value>, take: impl FnOnce(&mut Fields<'_>) -> T) -> Result<T, Vec<FieldError>> {
+fn read<T>(
+    driver_args: &Map<String, Value>,
+    take: impl FnOnce(&mut Fields<'_>) -> T,
+) -> Result<T, Vec<FieldError>> {
     let mut errors = Vec::new();
     let value = Value::Object(driver_args.clone());
     let taken = Fields::of(&value, vec![Value::from("driver_args")], &mut errors).map(|mut f| {
@@ -80,7 +86,11 @@ fn read<T>(driver_args: &Map<String, Value>, take: impl FnOnce(&mut Fields<'_>) 
 
 fn read_timeout(f: &mut Fields<'_>, connection: &ConnectionArgs) -> Option<Duration> {
     let own = f.number("read_timeout", 0.0, 86_400.0);
-    let forced = connection.0.get("read_timeout_override").and_then(Value::as_f64).filter(|s| (0.0..=86_400.0).contains(s));
+    let forced = connection
+        .0
+        .get("read_timeout_override")
+        .and_then(Value::as_f64)
+        .filter(|s| (0.0..=86_400.0).contains(s));
     // Netmiko waits for ever at 0; a job's own time limit is the end of that here.
     forced.or(own).map(|s| if s == 0.0 { Duration::from_secs(86_400) } else { Duration::from_secs_f64(s) })
 }
@@ -89,14 +99,23 @@ fn read_timeout(f: &mut Fields<'_>, connection: &ConnectionArgs) -> Option<Durat
 fn pattern(f: &mut Fields<'_>, key: &str) -> Option<Regex> {
     let text = f.string(key).filter(|t| !t.is_empty())?;
     let ours = text.replace(r"\Z", r"\z");
-    match RegexBuilder::new(&ours).unicode(false).case_insensitive(key == "error_pattern").size_limit(1 << 20).build() {
+    match RegexBuilder::new(&ours)
+        .unicode(false)
+        .case_insensitive(key == "error_pattern")
+        .size_limit(1 << 20)
+        .build()
+    {
         Ok(regex) => Some(regex),
         Err(error) => {
             let why = match error {
                 regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
                 other => other.to_string().lines().last().unwrap_or_default().trim().to_owned(),
             };
-            f.error(key, "value_error", format!("Input should be a regular expression without look-around: {why}"));
+            f.error(
+                key,
+                "value_error",
+                format!("Input should be a regular expression without look-around: {why}"),
+            );
             None
         }
     }
@@ -124,7 +143,11 @@ pub fn session_args(args: &ConnectionArgs) -> Result<SessionArgs, Vec<FieldError
     let value = Value::Object(args.0.clone());
     let taken = Fields::of(&value, vec![Value::from("connection_args")], &mut errors).map(|mut f| {
         if f.get("session_log").is_some_and(|v| !matches!(v, Value::Bool(false))) {
-            f.error("session_log", "value_error", "Session logs cannot be written to a file of the server; leave `session_log` out");
+            f.error(
+                "session_log",
+                "value_error",
+                "Session logs cannot be written to a file of the server; leave `session_log` out",
+            );
         }
         SessionArgs {
             secret: f.string("secret").filter(|s| !s.is_empty()),
@@ -155,7 +178,10 @@ mod tests {
     fn the_arguments_are_chosen_by_the_operation() {
         let none = ConnectionArgs::default();
         assert_eq!(command_options(&map(json!({})), &none).unwrap().read_timeout, Duration::from_secs(30));
-        assert_eq!(config_options(&map(json!({})), &none, false).unwrap().0.read_timeout, Duration::from_secs(10));
+        assert_eq!(
+            config_options(&map(json!({})), &none, false).unwrap().0.read_timeout,
+            Duration::from_secs(10)
+        );
         let both = map(json!({"read_timeout": 3.5, "strip_prompt": false}));
         assert!(!command_options(&both, &none).unwrap().strip_prompt);
         assert_eq!(config_options(&both, &none, true).unwrap().0.read_timeout, Duration::from_millis(3500));
@@ -166,10 +192,17 @@ mod tests {
         let none = ConnectionArgs::default();
         let wrong = map(json!({"read_timeout": "soon", "expect_string": "(?=x)", "strip_prompt": 7}));
         let text = netpulse_model::fields::sentence(&command_options(&wrong, &none).unwrap_err());
-        for part in ["driver_args.read_timeout", "driver_args.expect_string", "look-around", "driver_args.strip_prompt"] {
+        for part in [
+            "driver_args.read_timeout",
+            "driver_args.expect_string",
+            "look-around",
+            "driver_args.strip_prompt",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let (_, warnings) = config_options(&map(json!({"exit_config_mode": false, "terminator": ">"})), &none, false).unwrap();
+        let (_, warnings) =
+            config_options(&map(json!({"exit_config_mode": false, "terminator": ">"})), &none, false)
+                .unwrap();
         assert_eq!(warnings.len(), 2);
     }
 

@@ -24,7 +24,8 @@ pub async fn detect(session: &mut Session, platforms: &Registry) -> Result<(), S
     let version = session.remote_version();
     let greeting = session.greeting().to_vec();
     let fits = |platform: &Platform| {
-        platform.name != "generic" && platform.prompts().any(|(_, pattern)| pattern.is_match(prompt.as_bytes()))
+        platform.name != "generic"
+            && platform.prompts().any(|(_, pattern)| pattern.is_match(prompt.as_bytes()))
     };
     let mut best: Option<(u8, Arc<Platform>)> = None;
     let mut note = |score: u8, platform: &Arc<Platform>| {
@@ -34,7 +35,8 @@ pub async fn detect(session: &mut Session, platforms: &Registry) -> Result<(), S
         best.as_ref().map_or(0, |(sure, _)| *sure)
     };
     // The commands of the platforms whose prompts look like this one, the most telling first.
-    let mut questions: BTreeMap<&str, Vec<(&Arc<Platform>, &netpulse_session::platform::schema::Detect)>> = BTreeMap::new();
+    let mut questions: BTreeMap<&str, Vec<(&Arc<Platform>, &netpulse_session::platform::schema::Detect)>> =
+        BTreeMap::new();
     for platform in &all {
         for question in platform.rules.detect.iter().flatten() {
             match &question.send {

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use netpulse_model::request::Strategy;
-use netpulse_model::{ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, JobKind};
+use netpulse_model::{
+    ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, JobKind,
+};
 use netpulse_plugin::{Driver, DriverSession};
 use netpulse_session::cli::{Login, Session};
 use netpulse_session::platform::{Found, PlatformError, Registry, TransportKind};
@@ -55,7 +57,9 @@ impl Netmiko {
 
     /// Opens the session; what it warns about comes along.
     async fn open(&self, args: &ConnectionArgs) -> Result<NetmikoSession, ErrorInfo> {
-        let bad = |errors: Vec<FieldError>| ErrorInfo::new(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
+        let bad = |errors: Vec<FieldError>| {
+            ErrorInfo::new(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors))
+        };
         let name = args.device_type().unwrap_or_default();
         let found = self.platforms.find(name).map_err(|e| match e {
             PlatformError::Unknown { .. } => ErrorInfo::new(ErrorCode::UnknownPlatform, e.to_string()),
@@ -68,9 +72,10 @@ impl Netmiko {
             TransportKind::Ssh => {
                 let mut plan = connect::ssh_plan(args, &self.settings, Dialect::Netmiko)?;
                 if let Some(suffix) = &found.platform.rules.username_suffix
-                    && !plan.target.user.contains('+') {
-                        plan.target.user.push_str(suffix);
-                    }
+                    && !plan.target.user.contains('+')
+                {
+                    plan.target.user.push_str(suffix);
+                }
                 if args.port().is_none() {
                     plan.target.port = found.port;
                 }
@@ -91,13 +96,15 @@ impl Netmiko {
             registry: Some(Arc::clone(&self.platforms)),
             ..Login::default()
         };
-        let mut session =
-            Session::open(transport, Arc::clone(&found.platform), login).await.map_err(connect::error_info)?;
+        let mut session = Session::open(transport, Arc::clone(&found.platform), login)
+            .await
+            .map_err(connect::error_info)?;
         if found.platform.name == "autodetect"
-            && let Err(error) = detect::detect(&mut session, &self.platforms).await {
-                session.close().await;
-                return Err(connect::error_info(error));
-            }
+            && let Err(error) = detect::detect(&mut session, &self.platforms).await
+        {
+            session.close().await;
+            return Err(connect::error_info(error));
+        }
         Ok(NetmikoSession::new(session, device.host().to_owned(), warnings, own.keepalive))
     }
 
@@ -117,7 +124,11 @@ impl Netmiko {
             .map_or(self.settings.connect_timeout, Duration::from_secs_f64);
         let mut warnings = Vec::new();
         for key in ["proxy_host", "pkey", "key_file", "use_keys", "ssh_config_file"] {
-            if args.0.get(key).is_some_and(|v| !matches!(v, Value::Null | Value::Bool(false)) && v.as_str() != Some("")) {
+            if args
+                .0
+                .get(key)
+                .is_some_and(|v| !matches!(v, Value::Null | Value::Bool(false)) && v.as_str() != Some(""))
+            {
                 warnings.push(format!("`{key}` was not used: the device is reached by Telnet"));
             }
         }
@@ -145,9 +156,13 @@ impl Driver for Netmiko {
         let mut errors = self.validate_connection(&request.connection_args);
         let args = &request.connection_args;
         match request.kind() {
-            JobKind::Query => errors.extend(args::command_options(&request.driver_args, args).err().unwrap_or_default()),
+            JobKind::Query => {
+                errors.extend(args::command_options(&request.driver_args, args).err().unwrap_or_default())
+            }
             JobKind::Modification => {
-                errors.extend(args::config_options(&request.driver_args, args, false).err().unwrap_or_default());
+                errors.extend(
+                    args::config_options(&request.driver_args, args, false).err().unwrap_or_default(),
+                );
                 if request.flag("save") == Some(true) {
                     errors.extend(self.cannot_save(args));
                 }
@@ -201,7 +216,10 @@ impl Netmiko {
         }
         let mut error = FieldError::new(
             &["save"],
-            format!("Platform {} has no command that saves its configuration; leave `save` out", platform.name),
+            format!(
+                "Platform {} has no command that saves its configuration; leave `save` out",
+                platform.name
+            ),
         );
         error.input = Value::from(true);
         Some(error)

@@ -44,12 +44,17 @@ impl NetmikoSession {
 
     async fn work(&mut self, run: &Run<'_>) -> Report {
         if run.reused && self.session.has_closed() {
-            return Report::untouched(ErrorCode::SessionLost, format!("{}: the device closed the idle session", self.host));
+            return Report::untouched(
+                ErrorCode::SessionLost,
+                format!("{}: the device closed the idle session", self.host),
+            );
         }
-        if run.request.flag("enable_mode") == Some(true) && self.session.platform().has_enable()
-            && let Err(error) = self.session.enable().await {
-                return Report::untouched(error.kind, error.message);
-            }
+        if run.request.flag("enable_mode") == Some(true)
+            && self.session.platform().has_enable()
+            && let Err(error) = self.session.enable().await
+        {
+            return Report::untouched(error.kind, error.message);
+        }
         match &run.work {
             Work::Commands(commands) => self.commands(run, commands).await,
             Work::Config(items) => self.config(run, items).await,
@@ -59,20 +64,30 @@ impl NetmikoSession {
     async fn commands(&mut self, run: &Run<'_>, commands: &[String]) -> Report {
         let options = match args::command_options(&run.request.driver_args, &run.request.connection_args) {
             Ok(options) => options,
-            Err(errors) => return Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors)),
+            Err(errors) => {
+                return Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
+            }
         };
         let frame = Frame { host: &self.host, reused: run.reused, warnings: &self.warnings };
         let mut report = Report { untouched: true, ..Report::default() };
         for (index, command) in commands.iter().enumerate() {
             if run.cancel.is_cancelled() {
-                let place = if index == 0 { "before the first command".to_owned() } else { format!("after command {index} of {}", commands.len()) };
-                report.error = Some(ErrorInfo::new(ErrorCode::Canceled, format!("{}: canceled {place}", self.host)));
+                let place = if index == 0 {
+                    "before the first command".to_owned()
+                } else {
+                    format!("after command {index} of {}", commands.len())
+                };
+                report.error =
+                    Some(ErrorInfo::new(ErrorCode::Canceled, format!("{}: canceled {place}", self.host)));
                 break;
             }
             if run.fence.is_cancelled() || !run.watch.sending(index, commands.len(), command) {
                 report.error = Some(ErrorInfo::new(
                     ErrorCode::SessionLost,
-                    format!("{}: the right to speak to this device was lost; `{command}` was not sent", self.host),
+                    format!(
+                        "{}: the right to speak to this device was lost; `{command}` was not sent",
+                        self.host
+                    ),
                 ));
                 break;
             }
@@ -82,7 +97,8 @@ impl NetmikoSession {
                 Ok(output) => (ExecutionResult::ok(command, output.into_text()), None),
                 Err(error) => {
                     let mut result = ExecutionResult::failed(command, error.message.clone());
-                    result.stdout = Value::from(String::from_utf8_lossy(&self.session.take_partial()).into_owned());
+                    result.stdout =
+                        Value::from(String::from_utf8_lossy(&self.session.take_partial()).into_owned());
                     (result, Some(error))
                 }
             };
@@ -103,18 +119,20 @@ impl NetmikoSession {
         let (options, warnings) = match read {
             Ok(read) => read,
             Err(errors) => {
-                let mut report = Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
+                let mut report =
+                    Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
                 report.outcome = Some(Outcome::NotApplied);
                 return report;
             }
         };
         // An idle session may be dead without a sign; found out now, nothing was touched yet.
         if run.reused
-            && let Err(error) = self.session.keepalive().await {
-                let mut report = Report::untouched(ErrorCode::SessionLost, error.message);
-                report.outcome = Some(Outcome::NotApplied);
-                return report;
-            }
+            && let Err(error) = self.session.keepalive().await
+        {
+            let mut report = Report::untouched(ErrorCode::SessionLost, error.message);
+            report.outcome = Some(Outcome::NotApplied);
+            return report;
+        }
         let all: Vec<String> = self.warnings.iter().chain(&warnings).cloned().collect();
         let lines = config_lines(self.session.platform(), items);
         let frame = Frame { host: &self.host, reused: run.reused, warnings: &all };
@@ -134,11 +152,10 @@ impl DriverSession for NetmikoSession {
         // The way back is nobody's to cancel, but the fence still holds.
         self.session.set_control(Control { fence: run.fence.clone(), ..Control::default() });
         let mut reusable = !fenced && self.session.usable();
-        if reusable
-            && let Err(error) = self.session.to_base().await {
-                tracing::warn!(device = %self.host, error = %error, "the session could not go back to its first mode");
-                reusable = false;
-            }
+        if reusable && let Err(error) = self.session.to_base().await {
+            tracing::warn!(device = %self.host, error = %error, "the session could not go back to its first mode");
+            reusable = false;
+        }
         self.session.set_control(Control::default());
         if matches!(run.work, Work::Config(_)) && report.outcome.is_none() {
             report.outcome = Some(Outcome::NotApplied);
@@ -180,7 +197,8 @@ impl Frame<'_> {
     fn metadata(&self, took: Duration) -> Map<String, Value> {
         let mut metadata = Map::new();
         metadata.insert("host".into(), Value::from(self.host));
-        metadata.insert("duration_seconds".into(), Value::from((took.as_secs_f64() * 1000.0).round() / 1000.0));
+        metadata
+            .insert("duration_seconds".into(), Value::from((took.as_secs_f64() * 1000.0).round() / 1000.0));
         metadata.insert("session_reused".into(), Value::from(self.reused));
         if !self.warnings.is_empty() {
             metadata.insert("warnings".into(), Value::from(self.warnings.to_vec()));
@@ -189,13 +207,22 @@ impl Frame<'_> {
     }
 
     /// One line as a result, in upstream's words. `lines` are all lines, for naming the cause.
-    fn result(&self, report: &LineReport, cause: impl Fn(usize) -> String, error: Option<&SessionError>) -> ExecutionResult {
+    fn result(
+        &self,
+        report: &LineReport,
+        cause: impl Fn(usize) -> String,
+        error: Option<&SessionError>,
+    ) -> ExecutionResult {
         let stdout = String::from_utf8_lossy(&report.output).into_owned();
         let mut result = match &report.state {
             LineState::Accepted => ExecutionResult::ok(&report.line, stdout),
-            LineState::Rejected(said) => {
-                ExecutionResult { stdout: Value::from(stdout), ..ExecutionResult::failed(&report.line, format!("Device reported configuration error: {said}")) }
-            }
+            LineState::Rejected(said) => ExecutionResult {
+                stdout: Value::from(stdout),
+                ..ExecutionResult::failed(
+                    &report.line,
+                    format!("Device reported configuration error: {said}"),
+                )
+            },
             LineState::Skipped(Some(index)) => ExecutionResult::failed(
                 &report.line,
                 format!("Skipped due to previous error in execution of '{}'", cause(*index)),
@@ -204,9 +231,10 @@ impl Frame<'_> {
                 let why = error.map(|e| format!(": {}", e.message)).unwrap_or_default();
                 ExecutionResult::failed(&report.line, format!("Not sent{why}"))
             }
-            LineState::Unknown(why) => {
-                ExecutionResult { stdout: Value::from(stdout), ..ExecutionResult::failed(&report.line, why.clone()) }
-            }
+            LineState::Unknown(why) => ExecutionResult {
+                stdout: Value::from(stdout),
+                ..ExecutionResult::failed(&report.line, why.clone())
+            },
         };
         result.metadata = self.metadata(report.took);
         result
@@ -230,7 +258,11 @@ impl Frame<'_> {
             if let Some(last) = sent.and_then(|index| results.get_mut(index)) {
                 let epilogue = String::from_utf8_lossy(&done.epilogue);
                 let before = last.stdout.as_str().unwrap_or_default();
-                let joined = if before.is_empty() { epilogue.trim().to_owned() } else { format!("{before}\n{}", epilogue.trim()) };
+                let joined = if before.is_empty() {
+                    epilogue.trim().to_owned()
+                } else {
+                    format!("{before}\n{}", epilogue.trim())
+                };
                 last.stdout = Value::from(joined);
             }
         }

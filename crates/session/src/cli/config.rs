@@ -215,10 +215,12 @@ impl Session {
             self.save_into(&mut report).await;
         }
         // Lines may open levels also where no mode was entered.
-        if self.usable() && self.mode == Mode::Config
-            && let Err(error) = self.leave_config(report.error.is_some()).await {
-                report.error.get_or_insert(error);
-            }
+        if self.usable()
+            && self.mode == Mode::Config
+            && let Err(error) = self.leave_config(report.error.is_some()).await
+        {
+            report.error.get_or_insert(error);
+        }
         if save && !inside && report.error.is_none() {
             self.save_into(&mut report).await;
         }

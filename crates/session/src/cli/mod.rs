@@ -249,7 +249,7 @@ impl Session {
     }
 
     fn terminator(&self) -> String {
-        self.login.terminator.clone().unwrap_or_else(|| self.stream.platform.terminator().to_owned())
+        self.stream.terminator()
     }
 
     fn check(&self) -> Result<(), SessionError> {

@@ -78,8 +78,15 @@ impl Session {
     fn begin(transport: Box<dyn Transport>, platform: Arc<Platform>, login: Login) -> Self {
         let mut stream = Stream::new(transport, platform, login.label.clone());
         stream.max_output = login.max_output;
-        stream.secrets =
-            [Some(&login.password), login.secret.as_ref()].into_iter().flatten().filter(|s| s.len() >= 4).cloned().collect();
+        // A Telnet line ends with both, as the network virtual terminal has it.
+        let plain = stream.platform.terminator() == "\n" && !stream.transport().authenticated();
+        stream.line_end = login.terminator.clone().or_else(|| plain.then(|| "\r\n".to_owned()));
+        stream.secrets = [Some(&login.password), login.secret.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|s| s.len() >= 4)
+            .cloned()
+            .collect();
         Self {
             stream,
             login,
@@ -177,11 +184,15 @@ impl Session {
                             first = Some((prompt, self.stream.term.text().len()));
                             self.stream.send(terminator.as_bytes()).await?;
                         }
-                        (None, Some((seen, end))) if row_start >= *end && *seen == row && looks_final(&row) => {
+                        (None, Some((seen, end)))
+                            if row_start >= *end && *seen == row && looks_final(&row) =>
+                        {
                             // No pattern knows it, but the same text came twice.
                             self.stream.learnt.learn_literal(&row);
                             let hit = self.stream.prompt_hit();
-                            let Some(hit) = hit else { return Err(self.no_prompt("the prompt cannot be told")) };
+                            let Some(hit) = hit else {
+                                return Err(self.no_prompt("the prompt cannot be told"));
+                            };
                             return self.learnt(&hit, None).await;
                         }
                         (None, _) => {}
@@ -224,11 +235,13 @@ impl Session {
             Some(registry) => Some(Arc::clone(registry)),
             None => Registry::builtin().ok(),
         };
-        let becomes = self.stream.platform.rules.becomes.iter().flatten().find(|b| b.prompt.is_match(&hit.row));
+        let becomes =
+            self.stream.platform.rules.becomes.iter().flatten().find(|b| b.prompt.is_match(&hit.row));
         if let Some(name) = becomes.map(|b| b.platform.clone())
-            && let Some(platform) = registry.and_then(|r| r.platform(&name).ok()) {
-                self.stream.platform = platform;
-            }
+            && let Some(platform) = registry.and_then(|r| r.platform(&name).ok())
+        {
+            self.stream.platform = platform;
+        }
         let mut greeting = self.stream.term.take();
         greeting.truncate(16 << 10);
         self.greeting = greeting;
@@ -273,7 +286,8 @@ impl Session {
     /// answered anyway.
     pub(super) async fn prepare(&mut self) -> Result<(), SessionError> {
         let platform = Arc::clone(&self.stream.platform);
-        if platform.rules.enable.at_login.unwrap_or(false) && self.mode == Mode::Exec && platform.has_enable() {
+        if platform.rules.enable.at_login.unwrap_or(false) && self.mode == Mode::Exec && platform.has_enable()
+        {
             if let Err(error) = self.enable().await {
                 if !self.usable() {
                     return Err(error);
@@ -351,4 +365,3 @@ impl<'a> IntoReplies<'a> for &'a Option<Vec<Reply>> {
         self.as_deref().unwrap_or_default()
     }
 }
-

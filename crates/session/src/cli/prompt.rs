@@ -63,10 +63,11 @@ impl Learnt {
         let mut row = trimmed(tail);
         let mut start = start;
         if let Some(found) = platform.rules.prompt.prefix.as_ref().and_then(|p| p.regex()?.find(row))
-            && found.start() == 0 {
-                start += found.end();
-                row = &row[found.end()..];
-            }
+            && found.start() == 0
+        {
+            start += found.end();
+            row = &row[found.end()..];
+        }
         let mut foreign = None;
         for (mode, pattern) in platform.prompts() {
             let Some(captures) = pattern.regex().and_then(|r| r.captures(row)) else { continue };

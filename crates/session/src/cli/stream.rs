@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::prompt::{Hit, Learnt, Sure, trimmed};
 use super::terminal::{Echo, Terminal};
+use crate::SessionError;
 use crate::platform::schema::Reply;
 use crate::platform::{Pattern, Platform};
 use crate::transport::Transport;
-use crate::SessionError;
 
 /// How long one write to the carrier may take.
 const SEND_DEADLINE: Duration = Duration::from_secs(20);
@@ -108,6 +108,8 @@ pub(super) struct Stream {
     pub secrets: Vec<String>,
     /// `host:port` for messages.
     pub label: String,
+    /// What ends a line, where it is not what the platform says.
+    pub line_end: Option<String>,
 }
 
 /// What devices ask when a command needs an answer.
@@ -143,7 +145,13 @@ impl Stream {
             ended: false,
             secrets: Vec::new(),
             label,
+            line_end: None,
         }
+    }
+
+    /// What ends a line.
+    pub fn terminator(&self) -> String {
+        self.line_end.clone().unwrap_or_else(|| self.platform.terminator().to_owned())
     }
 
     /// `text` made fit for a message: short, printable, no secret of ours in it.
@@ -156,7 +164,10 @@ impl Stream {
 
     pub fn lost(&self) -> SessionError {
         let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(ErrorCode::SessionLost, format!("{}: the device closed the session{why}", self.label))
+        SessionError::new(
+            ErrorCode::SessionLost,
+            format!("{}: the device closed the session{why}", self.label),
+        )
     }
 
     fn fenced(&self) -> SessionError {
@@ -287,7 +298,7 @@ impl Stream {
         for reply in platform.pagers() {
             if let Some(found) = reply.pattern.regex().and_then(|r| r.find(row)) {
                 self.term.cut_pager(row_start + found.start());
-                self.send(&reply.bytes(platform.terminator())).await?;
+                self.send(&reply.bytes(&self.terminator())).await?;
                 return Ok(true);
             }
         }
@@ -296,7 +307,7 @@ impl Stream {
                 // The answer and its echo are no answer to the command; a line of their own
                 // keeps the question from matching again.
                 self.term.feed(b"\n");
-                self.send(&reply.bytes(platform.terminator())).await?;
+                self.send(&reply.bytes(&self.terminator())).await?;
                 return Ok(true);
             }
         }
@@ -348,10 +359,15 @@ impl Stream {
                 None => self.pause(40, 700, 3000),
             };
             if hold.is_zero()
-                && let Some((found, _)) = candidate.take() {
-                    return Ok(self.accept(found));
-                }
-            let until = if silent && candidate.is_none() { want.deadline } else { want.deadline.min(Instant::now() + hold) };
+                && let Some((found, _)) = candidate.take()
+            {
+                return Ok(self.accept(found));
+            }
+            let until = if silent && candidate.is_none() {
+                want.deadline
+            } else {
+                want.deadline.min(Instant::now() + hold)
+            };
             let now = Instant::now();
             if now >= want.deadline {
                 return Err(self.timeout(want));
@@ -366,7 +382,10 @@ impl Stream {
             if self.term.text().len() > self.max_output {
                 return Err(SessionError::new(
                     ErrorCode::OutputTooLarge,
-                    format!("{}: the output passed {} bytes and was interrupted", self.label, self.max_output),
+                    format!(
+                        "{}: the output passed {} bytes and was interrupted",
+                        self.label, self.max_output
+                    ),
                 ));
             }
             match fill {
@@ -397,7 +416,7 @@ impl Stream {
                             // Another name: ask again. The same text twice is the new prompt.
                             let end = self.term.text().len();
                             verifying = Some((hit, end));
-                            let terminator = self.platform.terminator().to_owned();
+                            let terminator = self.terminator();
                             self.send(terminator.as_bytes()).await?;
                         }
                     }
@@ -412,7 +431,7 @@ impl Stream {
                     None if want.prompt && !nudged && self.prompt_passed() => {
                         // A log line was printed behind the prompt: ask for a new one.
                         nudged = true;
-                        let terminator = self.platform.terminator().to_owned();
+                        let terminator = self.terminator();
                         self.send(terminator.as_bytes()).await?;
                     }
                     None => silent = true,
@@ -473,14 +492,17 @@ impl Stream {
             *scanned = self.term.row_start();
         }
         let row = trimmed(self.term.row());
-        if row.len() <= 1024 && !row.is_empty()
-            && let Some(index) = want.until.iter().position(|p| p.is_match(row)) {
-                return Ok(Some((Found::Pattern(index), Weak::No)));
-            }
+        if row.len() <= 1024
+            && !row.is_empty()
+            && let Some(index) = want.until.iter().position(|p| p.is_match(row))
+        {
+            return Ok(Some((Found::Pattern(index), Weak::No)));
+        }
         if want.prompt
-            && let Some(hit) = self.prompt_hit() {
-                return Ok(Some(self.judge(hit, verifying)));
-            }
+            && let Some(hit) = self.prompt_hit()
+        {
+            return Ok(Some(self.judge(hit, verifying)));
+        }
         if want.ask || want.silence {
             let row = trimmed(self.term.row());
             let asks = row.len() <= 512 && question().is_some_and(|q| q.is_match(row));

@@ -295,10 +295,9 @@ impl Rows {
         }
         match byte {
             b'\n' => self.newline(),
-            b'\r'
-                if !self.flat() => {
-                    self.cursor = self.floor();
-                }
+            b'\r' if !self.flat() => {
+                self.cursor = self.floor();
+            }
             0x08 => self.left(1),
             // NUL, BEL and the other control characters print nothing.
             _ => {}
@@ -404,10 +403,9 @@ impl Rows {
             'C' => self.right(count),
             'G' => self.column(count - 1),
             'E' => self.newline(),
-            'J' if (first == 2 || first == 3)
-                && self.text.len() > self.row_start => {
-                    self.newline();
-                }
+            'J' if (first == 2 || first == 3) && self.text.len() > self.row_start => {
+                self.newline();
+            }
             'J' | 'K' => {
                 self.edited = true;
                 self.pager_cut = false;

@@ -305,6 +305,9 @@ impl Registry {
             below = file.extends.clone();
             seen.push(base);
         }
+        // What tells this platform from others is its own.
+        rules.detect.clone_from(&own.detect);
+        rules.becomes.clone_from(&own.becomes);
         Ok(Platform {
             name: name.to_owned(),
             description: own.description.clone().unwrap_or_default(),

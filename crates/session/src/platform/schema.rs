@@ -111,7 +111,7 @@ section! {
         /// How it was checked.
         verified: Verified,
         /// Another platform to take everything from that is not said here. Sections are merged
-        /// key by key; lists are replaced. Names are never inherited.
+        /// key by key; lists are replaced. Names, `detect` and `becomes` are never inherited.
         extends: String,
         /// Other names for the same platform.
         aliases: Vec<String>,

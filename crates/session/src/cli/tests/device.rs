@@ -133,6 +133,7 @@ impl Transport for Wire {
 pub struct Lines<F> {
     greeting: Vec<u8>,
     line: Vec<u8>,
+    after_return: bool,
     answer: F,
 }
 
@@ -142,7 +143,7 @@ pub fn lines<F: FnMut(&str) -> Option<Vec<u8>> + Send + 'static>(
     greeting: &str,
     answer: F,
 ) -> Box<dyn Behave> {
-    Box::new(Lines { greeting: greeting.as_bytes().to_vec(), line: Vec::new(), answer })
+    Box::new(Lines { greeting: greeting.as_bytes().to_vec(), line: Vec::new(), after_return: false, answer })
 }
 
 impl<F: FnMut(&str) -> Option<Vec<u8>> + Send> Behave for Lines<F> {
@@ -153,6 +154,9 @@ impl<F: FnMut(&str) -> Option<Vec<u8>> + Send> Behave for Lines<F> {
     fn receive(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for &byte in bytes {
+            if std::mem::replace(&mut self.after_return, byte == b'\r') && byte == b'\n' {
+                continue;
+            }
             if byte == b'\n' || byte == b'\r' {
                 out.extend_from_slice(b"\r\n");
                 let line = String::from_utf8(std::mem::take(&mut self.line)).unwrap();

@@ -87,7 +87,9 @@ async fn a_hanging_command_is_interrupted_and_the_session_lives() {
 }
 
 /// A device that answers every line with the prompt that `prompt` gives for the n-th line.
-fn prompting(mut prompt: impl FnMut(usize, &str) -> String + Send + 'static) -> Box<dyn super::device::Behave> {
+fn prompting(
+    mut prompt: impl FnMut(usize, &str) -> String + Send + 'static,
+) -> Box<dyn super::device::Behave> {
     let first = prompt(0, "");
     let mut count = 0;
     lines(&first, move |line| {
@@ -146,7 +148,8 @@ async fn pain_04_a_text_that_only_looks_like_a_prompt_is_output() {
     });
     let mut session = Wire::new(device).open("cisco_ios").await;
     // The device answers Enter with a line of text at first, then with its prompt.
-    let output = session.as_mut().unwrap().command("telnet R9", &CommandOptions::default()).await.unwrap().into_text();
+    let output =
+        session.as_mut().unwrap().command("telnet R9", &CommandOptions::default()).await.unwrap().into_text();
     assert!(output.contains("connection closed") && output.starts_with("Trying"), "{output}");
     assert_eq!(session.unwrap().prompt(), "R1#");
 }
@@ -154,7 +157,11 @@ async fn pain_04_a_text_that_only_looks_like_a_prompt_is_output() {
 #[tokio::test(start_paused = true)]
 async fn pain_05_prompts_of_many_kinds() {
     for (platform, first, config) in [
-        ("cisco_ios", "very-long-name-of-a-switch-in-building-7.example.net#", Some("very-long-name-of-a(config)#")),
+        (
+            "cisco_ios",
+            "very-long-name-of-a-switch-in-building-7.example.net#",
+            Some("very-long-name-of-a(config)#"),
+        ),
         ("cisco_asa", "fw/ctx1/pri/act#", Some("fw/ctx1/pri/act(config)#")),
         ("cisco_nxos", "nx(standby)#", Some("nx(config-if)#")),
         ("cisco_xr", "RP/0/RSP0/CPU0:core#", Some("RP/0/RSP0/CPU0:core(config-bgp)#")),
@@ -171,13 +178,15 @@ async fn pain_05_prompts_of_many_kinds() {
         ("mikrotik_routeros", "[admin@RB 4011] /interface>", None),
     ] {
         let (prompt, inside) = (first.to_owned(), config.unwrap_or(first).to_owned());
-        let device = prompting(move |_, line| {
-            format!("{} ", if line == "go" { &inside } else { &prompt })
-        });
-        let mut session = Wire::new(device).open(platform).await.unwrap_or_else(|e| panic!("{platform} {first}: {e}"));
+        let device = prompting(move |_, line| format!("{} ", if line == "go" { &inside } else { &prompt }));
+        let mut session =
+            Wire::new(device).open(platform).await.unwrap_or_else(|e| panic!("{platform} {first}: {e}"));
         assert_eq!(session.prompt(), first, "{platform}");
         let began = tokio::time::Instant::now();
-        session.command("go", &CommandOptions::default()).await.unwrap_or_else(|e| panic!("{platform} {first}: {e}"));
+        session
+            .command("go", &CommandOptions::default())
+            .await
+            .unwrap_or_else(|e| panic!("{platform} {first}: {e}"));
         assert_eq!(session.mode() == Mode::Config, config.is_some(), "{platform} {first}");
         assert!(began.elapsed() < Duration::from_millis(5), "{platform} {first} was not known at once");
     }
@@ -240,7 +249,10 @@ async fn pain_10_pagers_turn_up_everywhere() {
         } else if line == "end" {
             mode = "R1#";
         }
-        Some(format!("{}{mode}", if line.starts_with("ntp") { "one\r\n --More-- \r\n" } else { "" }).into_bytes())
+        Some(
+            format!("{}{mode}", if line.starts_with("ntp") { "one\r\n --More-- \r\n" } else { "" })
+                .into_bytes(),
+        )
     });
     let error = Wire::new(device).open("cisco_ios").await.err();
     assert!(error.is_none(), "{error:?}");
@@ -328,19 +340,27 @@ async fn pain_18_a_session_is_left_politely() {
 
 #[tokio::test(start_paused = true)]
 async fn pain_24_the_error_names_the_failing_line() {
-    let wire = Wire::new(ios(|line, _| Some(if line == "no bonus" { "% Invalid input\r\n".into() } else { String::new() })));
+    let wire = Wire::new(ios(|line, _| {
+        Some(if line == "no bonus" { "% Invalid input\r\n".into() } else { String::new() })
+    }));
     let mut session = wire.open("cisco_ios").await.unwrap();
     let report = session.config(&config(&["ip x", "no bonus"]), &ConfigOptions::default(), &mut Silent).await;
     let message = report.error.unwrap().message;
-    assert!(message.contains("line 2 of 2") && message.contains("`no bonus`") && message.contains("% Invalid input"), "{message}");
+    assert!(
+        message.contains("line 2 of 2")
+            && message.contains("`no bonus`")
+            && message.contains("% Invalid input"),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_device_that_dies_in_the_middle_of_a_line_leaves_an_unknown_outcome() {
     let wire = Wire::new(ios(|line, _| if line == "reload now" { None } else { Some(String::new()) }));
     let mut session = wire.open("cisco_ios").await.unwrap();
-    let report =
-        session.config(&config(&["ip x", "reload now", "ip y"]), &ConfigOptions::default(), &mut Silent).await;
+    let report = session
+        .config(&config(&["ip x", "reload now", "ip y"]), &ConfigOptions::default(), &mut Silent)
+        .await;
     assert_eq!(report.outcome, Outcome::Unknown);
     let error = report.error.unwrap();
     assert_eq!(error.kind, ErrorCode::SessionLost);
@@ -352,7 +372,13 @@ async fn a_device_that_dies_in_the_middle_of_a_line_leaves_an_unknown_outcome() 
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_question_in_a_configuration_is_reported_with_its_text() {
-    let wire = Wire::new(ios(|line, _| Some(if line == "no username ops" { "This operation will remove all username related configurations with same name.Do you want to continue? [confirm]".into() } else { String::new() })));
+    let wire = Wire::new(ios(|line, _| {
+        Some(if line == "no username ops" {
+            "This operation will remove all username related configurations with same name.Do you want to continue? [confirm]".into()
+        } else {
+            String::new()
+        })
+    }));
     let mut session = wire.open("cisco_ios").await.unwrap();
     let began = tokio::time::Instant::now();
     let report = session.config(&config(&["no username ops"]), &ConfigOptions::default(), &mut Silent).await;
@@ -366,7 +392,11 @@ async fn an_unknown_question_in_a_configuration_is_reported_with_its_text() {
 async fn a_log_line_behind_the_prompt_does_not_hang() {
     let mut first = true;
     let device = lines("R1#", move |line| {
-        let log = if line == "show" && std::mem::take(&mut first) { "\r\n*Mar  1 00:00:00: %SYS-5-CONFIG_I: Configured\r\n" } else { "" };
+        let log = if line == "show" && std::mem::take(&mut first) {
+            "\r\n*Mar  1 00:00:00: %SYS-5-CONFIG_I: Configured\r\n"
+        } else {
+            ""
+        };
         Some(format!("body\r\nR1#{log}").into_bytes())
     });
     let mut session = Wire::new(device).open("cisco_ios").await.unwrap();
@@ -397,7 +427,8 @@ async fn a_device_without_echo_is_understood() {
 
 #[tokio::test(start_paused = true)]
 async fn the_fence_stops_every_byte() {
-    let wire = Wire::new(ios(|line, _| Some(if line == "slow" { "no prompt".into() } else { String::new() })));
+    let wire =
+        Wire::new(ios(|line, _| Some(if line == "slow" { "no prompt".into() } else { String::new() })));
     let sent = std::sync::Arc::clone(&wire.sent);
     let mut session = wire.open("cisco_ios").await.unwrap();
     let control = crate::cli::Control::default();
@@ -410,7 +441,16 @@ async fn the_fence_stops_every_byte() {
     });
     let error = session.command("slow down", &CommandOptions::default()).await;
     assert!(error.is_ok());
-    let error = session.command("wait", &CommandOptions { expect: Some(regex::bytes::Regex::new("never").unwrap()), ..CommandOptions::default() }).await.unwrap_err();
+    let error = session
+        .command(
+            "wait",
+            &CommandOptions {
+                expect: Some(regex::bytes::Regex::new("never").unwrap()),
+                ..CommandOptions::default()
+            },
+        )
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorCode::SessionLost);
     assert!(!session.usable());
     session.close().await;

@@ -63,7 +63,12 @@ impl Behave for Replay {
             let (_, answer) = self.script.pop_front().unwrap();
             out.extend(answer);
         }
-        assert!(self.got.is_empty(), "{}: sent {:?} after the end", self.name, String::from_utf8_lossy(&self.got));
+        assert!(
+            self.got.is_empty(),
+            "{}: sent {:?} after the end",
+            self.name,
+            String::from_utf8_lossy(&self.got)
+        );
         Some(out)
     }
 }
@@ -145,7 +150,8 @@ async fn ask(session: &mut Session, what: &str) -> String {
 }
 
 fn replay(name: &'static str, text: &str, sizes: impl FnMut() -> usize + Send + 'static, pause: Duration) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let (device, asked) = read(name, text);
         let wire = Wire::new(Box::new(device)).in_pieces(pause, sizes);

@@ -2,11 +2,14 @@
 //! `cisco_ios` and `frr`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod device;
+#[path = "../netmiko_support/mod.rs"]
 mod netmiko_support;
 
 use std::time::{Duration, Instant};
 
-use netmiko_support::{Device, Log, ask, connect, driver, run};
+use device::Device;
+use netmiko_support::{Log, ask, connect, driver, run};
 use netpulse_model::{ErrorCode, Outcome};
 use netpulse_plugin::Driver;
 use serde_json::json;
@@ -17,14 +20,19 @@ async fn bash_as_linux() {
     let device = Device::bash();
     let mut session = connect(&device.args("linux")).await;
     let began = Instant::now();
-    let report = ask(&mut *session, json!({"command": ["echo one; echo two", "cd /tmp", "pwd", "printf 'no newline'"]})).await;
+    let report = ask(
+        &mut *session,
+        json!({"command": ["echo one; echo two", "cd /tmp", "pwd", "printf 'no newline'"]}),
+    )
+    .await;
     assert!(report.error.is_none(), "{:?}", report.error);
     let out: Vec<_> = report.results.iter().map(|r| r.stdout.as_str().unwrap().to_owned()).collect();
     assert_eq!(out[..3], ["one\ntwo", "", "/tmp"]);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(report.reusable);
     // A long output, whole and in order.
-    let report = ask(&mut *session, json!({"command": "seq 1 200000", "driver_args": {"read_timeout": 60}})).await;
+    let report =
+        ask(&mut *session, json!({"command": "seq 1 200000", "driver_args": {"read_timeout": 60}})).await;
     let text = report.results[0].stdout.as_str().unwrap().to_owned();
     assert_eq!(text.lines().count(), 200_000);
     assert!(text.ends_with("\n200000"));
@@ -35,7 +43,9 @@ async fn bash_as_linux() {
 async fn a_hanging_command_is_interrupted_and_the_session_serves_on() {
     let device = Device::bash();
     let mut session = connect(&device.args("linux")).await;
-    let report = ask(&mut *session, json!({"command": "echo begun; sleep 600", "driver_args": {"read_timeout": 1}})).await;
+    let report =
+        ask(&mut *session, json!({"command": "echo begun; sleep 600", "driver_args": {"read_timeout": 1}}))
+            .await;
     assert_eq!(report.error.unwrap().code, ErrorCode::ReadTimeout);
     assert_eq!(report.results[0].exit_status, 1);
     assert!(report.results[0].stdout.as_str().unwrap().contains("begun"));
@@ -57,8 +67,11 @@ async fn a_hanging_command_is_interrupted_and_the_session_serves_on() {
 async fn expect_string_and_strip_options() {
     let device = Device::bash();
     let mut session = connect(&device.args("linux")).await;
-    let report =
-        ask(&mut *session, json!({"command": "read -p 'Proceed? ' x\nyes", "driver_args": {"expect_string": "[#$] $"}})).await;
+    let report = ask(
+        &mut *session,
+        json!({"command": "read -p 'Proceed? ' x\nyes", "driver_args": {"expect_string": "[#$] $"}}),
+    )
+    .await;
     assert!(report.error.is_none(), "{:?}", report.error);
     let report = ask(
         &mut *session,
@@ -107,12 +120,14 @@ async fn d04_d05_d20_hostname_and_rejected_lines_on_vtysh() {
     let device = Device::frr();
     let mut session = connect(&device.args("cisco_ios")).await;
     let began = Instant::now();
-    let report = ask(&mut *session, json!({"config": "hostname edge-1\nip route 198.51.100.0/24 Null0\n"})).await;
+    let report =
+        ask(&mut *session, json!({"config": "hostname edge-1\nip route 198.51.100.0/24 Null0\n"})).await;
     assert!(report.error.is_none(), "{:?} {:?}", report.error, report.results);
     assert_eq!(report.results.len(), 2);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     let log = Log::default();
-    let body = json!({"config": ["ip route 203.0.113.0/24 Null0", "bogus line", "ip route 203.0.114.0/24 Null0"]});
+    let body =
+        json!({"config": ["ip route 203.0.113.0/24 Null0", "bogus line", "ip route 203.0.114.0/24 Null0"]});
     let report = run(&mut *session, body, true, &log, CancellationToken::new()).await;
     let statuses: Vec<i32> = report.results.iter().map(|r| r.exit_status).collect();
     assert_eq!(statuses, [0, 1, 1]);
@@ -123,7 +138,10 @@ async fn d04_d05_d20_hostname_and_rejected_lines_on_vtysh() {
     assert_eq!(log.sent.lock().len(), 2);
     let report = ask(&mut *session, json!({"command": "show running-config"})).await;
     let text = report.results[0].stdout.as_str().unwrap();
-    assert!(text.contains("hostname edge-1") && text.contains("203.0.113.0") && !text.contains("203.0.114.0"), "{text}");
+    assert!(
+        text.contains("hostname edge-1") && text.contains("203.0.113.0") && !text.contains("203.0.114.0"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +154,8 @@ async fn promise_2_a_forbidden_line_is_not_sent() {
     assert_eq!(report.outcome, Some(Outcome::Partial));
     assert!(!report.reusable);
     let mut other = connect(&device.args("frr")).await;
-    let text = ask(&mut *other, json!({"command": "show running-config"})).await.results[0].stdout.to_string();
+    let text =
+        ask(&mut *other, json!({"command": "show running-config"})).await.results[0].stdout.to_string();
     assert!(text.contains("192.0.2.1/32") && !text.contains("192.0.2.2/32"), "{text}");
 }
 
@@ -160,7 +179,9 @@ async fn d06_a_dead_session_is_found_before_anything_is_sent() {
     let mut device = Device::frr();
     let mut session = connect(&device.args("frr")).await;
     device.hang_up();
-    tokio::time::timeout(Duration::from_secs(10), session.closed()).await.expect("the end of the session shows");
+    tokio::time::timeout(Duration::from_secs(10), session.closed())
+        .await
+        .expect("the end of the session shows");
     let report = ask(&mut *session, json!({"config": ["ip route 192.0.2.1/32 Null0"]})).await;
     assert!(report.untouched && !report.reusable);
     assert_eq!(report.error.unwrap().code, ErrorCode::SessionLost);
