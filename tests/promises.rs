@@ -392,7 +392,9 @@ async fn a_stopping_server_lets_the_change_in_flight_end() {
     let lines: Vec<String> = (0..8).flat_map(loopback).collect();
     let (_, job) = server.post("/device/exec", &change(device, &lines)).await;
     eventually(20, "the first lines", || !marks(&running, 0).is_empty());
+    let began = Instant::now();
     assert_eq!(server.stop(), Some(0), "{}", server.log());
+    assert!(began.elapsed() < Duration::from_secs(15), "waited for nothing: {:?}", began.elapsed());
     assert_eq!(marks(&running, 0).len(), 8);
     server.launch();
     let job = server.job(job["id"].as_str().unwrap(), 5).await;

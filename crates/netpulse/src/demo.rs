@@ -171,10 +171,11 @@ fn entry(device: &Shown, what: &str, value: Value) -> Value {
     })
 }
 
-fn body(devices: Vec<Value>) -> Value {
+fn body(devices: Vec<Value>, enable: bool) -> Value {
     json!({
         "driver": "netmiko",
         "connection_args": {"username": "admin", "password": "admin", "secret": ENABLE},
+        "enable_mode": enable,
         "devices": devices,
     })
 }
@@ -186,27 +187,27 @@ async fn acts(url: &str, key: &str, devices: &[Shown], ui: &Ui) -> Result<bool, 
 
     ui.line("\nPOST /device/bulk?wait=60   one query on each");
     let asked = devices.iter().map(|d| entry(d, "command", json!(d.vendor.ask))).collect();
-    let (jobs, took) = bulk(&client, body(asked)).await?;
+    let (jobs, took) = bulk(&client, body(asked, false)).await?;
     right &= table(ui, devices, &jobs, |job| first_line(job)) && jobs.len() == devices.len();
     ui.toned(&format!("{} jobs in {}, sessions opened on the way", jobs.len(), seconds(took)), Tone::Dim);
 
     ui.line("\nPOST /device/bulk?wait=60   a change on the ten that are switches and routers");
     let changed: Vec<&Shown> = devices.iter().filter(|d| !d.vendor.change.is_empty()).collect();
     let lines = changed.iter().map(|d| entry(d, "config", json!(d.vendor.change))).collect();
-    let (jobs, took) = bulk(&client, body(lines)).await?;
+    let (jobs, took) = bulk(&client, body(lines, true)).await?;
     let named = jobs.iter().zip(&changed).all(|(job, _)| job.result.as_ref().is_some_and(|r| r.outcome.is_some()));
     right &= named && table(ui, &changed, &jobs, |job| plain(&json!(job.command)));
     ui.toned(&format!("{} jobs in {}, over the sessions kept", jobs.len(), seconds(took)), Tone::Dim);
 
     ui.line("\nPOST /device/bulk?wait=60   and a look whether it is there");
     let looks = changed.iter().map(|d| entry(d, "command", json!(d.vendor.look))).collect();
-    let (jobs, took) = bulk(&client, body(looks)).await?;
+    let (jobs, took) = bulk(&client, body(looks, true)).await?;
     let mut there = 0;
     for (job, device) in jobs.iter().zip(&changed) {
         if output(job).contains(device.vendor.then) {
             there += 1;
         } else {
-            ui.warn(&format!("{} on {} does not show the change", device.vendor.look, device.address));
+            ui.warn(&format!("`{}` on {} does not show the change", device.vendor.look, device.address));
         }
     }
     right &= there == changed.len();

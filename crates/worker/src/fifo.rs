@@ -28,6 +28,7 @@ pub(crate) async fn run(node: Arc<Inner>) {
         };
         let claim = loop {
             if node.stopping.is_cancelled() {
+                drop(permit);
                 return wait_all(&slots, &node).await;
             }
             let woken = node.fifo_wake.notified();
@@ -42,7 +43,10 @@ pub(crate) async fn run(node: Arc<Inner>) {
             }
             tokio::select! {
                 biased;
-                () = node.stopping.cancelled() => return wait_all(&slots, &node).await,
+                () = node.stopping.cancelled() => {
+                    drop(permit);
+                    return wait_all(&slots, &node).await;
+                }
                 () = woken => {}
             }
         };
