@@ -360,7 +360,14 @@ impl Session {
             if echo_only && self.stream.echoes == Some(false) {
                 return Ok(Found::Echo);
             }
-            let want = Want { echo_only, replies: answers, ask: true, ..Want::prompt(options.read_timeout) };
+            // A line on its way is let end, so that its effect is known; its time is bounded.
+            let want = Want {
+                echo_only,
+                replies: answers,
+                ask: true,
+                cancel: false,
+                ..Want::prompt(options.read_timeout)
+            };
             match self.stream.wait(&want).await {
                 // A cancel comes into force between lines: the one on its way is let end, so that
                 // what it did is known. Only one that hangs is interrupted.

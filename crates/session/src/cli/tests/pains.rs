@@ -490,3 +490,28 @@ async fn the_fence_stops_every_byte() {
     session.close().await;
     assert_eq!(sent.lock()[before..], *b"slow down\nwait\n");
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_09_a_cancel_lets_the_line_on_its_way_end() {
+    let wire = Wire::new(ios(|_, _| Some(String::new()))).in_pieces(Duration::from_millis(40), || 3);
+    let mut session = wire.open("cisco_ios").await.unwrap();
+    let control = crate::cli::Control::default();
+    session.set_control(control.clone());
+    struct Canceling(crate::cli::Control);
+    impl crate::cli::Progress for Canceling {
+        fn sending(&mut self, index: usize, _line: &str) -> bool {
+            if index == 1 {
+                self.0.cancel.cancel();
+            }
+            true
+        }
+        fn answered(&mut self, _index: usize, _report: &crate::cli::LineReport) {}
+    }
+    let lines = config(&["ip one", "ip two", "ip three"]);
+    let report = session.config(&lines, &ConfigOptions::default(), &mut Canceling(control)).await;
+    let states: Vec<_> = report.lines.iter().map(|l| l.state.clone()).collect();
+    assert_eq!(states, [LineState::Accepted, LineState::Accepted, LineState::Skipped(None)]);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert!(report.error.unwrap().message.contains("between line 2 and line 3"));
+    assert!(session.usable());
+}
