@@ -31,13 +31,12 @@ impl Api {
         let url = global.url.as_deref().or(profile.base_url.as_deref()).unwrap_or(DEFAULT_URL);
         let key = global.api_key.as_deref().or(profile.api_key.as_deref()).unwrap_or_default();
         let mut builder = Client::builder(url, key).insecure(global.insecure);
-        if let Some(name) = &profile.api_key_name {
+        if let Some(name) = global.api_key_name.as_ref().or(profile.api_key_name.as_ref()) {
             builder = builder.key_name(name);
         }
         if let Some(path) = &global.ca {
-            let pem = std::fs::read(path).map_err(|e| {
-                Failure::usage(format!("the CA certificate `{}` cannot be read: {e}", path.display()))
-            })?;
+            let pem = std::fs::read(path)
+                .map_err(|e| Failure::usage(format!("the CA certificate `{}` cannot be read: {e}", path.display())))?;
             builder = builder.ca(pem);
         }
         Ok(Self { client: builder.build().map_err(told)?, profile })
@@ -104,11 +103,7 @@ impl Api {
     }
 
     /// Cancels what waits in a queue or for a host; comes with their ids.
-    pub async fn cancel_waiting(
-        &self,
-        queue: Option<&str>,
-        host: Option<&str>,
-    ) -> Result<Vec<String>, Failure> {
+    pub async fn cancel_waiting(&self, queue: Option<&str>, host: Option<&str>) -> Result<Vec<String>, Failure> {
         let ids = self.client.cancel_waiting(queue, host).await.map_err(told)?;
         Ok(ids.iter().map(ToString::to_string).collect())
     }
@@ -132,23 +127,33 @@ impl Api {
     /// What happens to a job, or to all, from the oldest event that is kept.
     pub fn events(&self, job: Option<&str>) -> Result<Stream, Failure> {
         let job = job.map(known).transpose()?;
-        Ok(Stream(self.client.events(job, None)))
+        Ok(Stream { events: self.client.events(job, None), missed: false })
     }
 }
 
 /// Events as they come.
-pub struct Stream(Events);
+pub struct Stream {
+    events: Events,
+    /// Whether some were no longer kept by the server.
+    missed: bool,
+}
 
 impl Stream {
+    /// Whether events were missed since the last time this was asked.
+    pub fn missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
+    }
+
     /// The next event; none when the followed job has ended. Where events are no longer kept, what
     /// is left of them comes.
     pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
         loop {
-            match self.0.next().await.map_err(told)? {
+            match self.events.next().await.map_err(told)? {
                 None => return Ok(None),
                 Some(Happened::Event(event)) => return Ok(Some(*event)),
                 Some(Happened::Gap(before)) => {
-                    tracing::debug!(before = before.0, "events are no longer kept")
+                    tracing::debug!(before = before.0, "events are no longer kept");
+                    self.missed = true;
                 }
             }
         }
@@ -165,8 +170,7 @@ fn json(value: &impl Serialize) -> Result<Value, Failure> {
 
 /// Our JSON as the client's body; what does not fit is a flag's fault.
 fn typed<T: DeserializeOwned>(body: &Value) -> Result<T, Failure> {
-    serde_json::from_value(body.clone())
-        .map_err(|e| Failure::usage(format!("the request cannot be made: {e}")))
+    serde_json::from_value(body.clone()).map_err(|e| Failure::usage(format!("the request cannot be made: {e}")))
 }
 
 /// A client's error in the words and with the exit code of the command line.
@@ -212,11 +216,7 @@ mod tests {
         ] {
             assert_eq!(told(error.clone()).exit, exit, "{error}");
         }
-        let busy = ClientError::Answered {
-            status: 429,
-            sentence: "full".into(),
-            retry_after: Some(Duration::from_secs(7)),
-        };
+        let busy = ClientError::Answered { status: 429, sentence: "full".into(), retry_after: Some(Duration::from_secs(7)) };
         assert_eq!(told(busy).hint.unwrap(), "try again in 7 s");
     }
 }

@@ -77,6 +77,7 @@ struct Row<'d> {
 
 pub async fn run(args: BulkArgs, api: &Api, ui: &Ui) -> Outcome {
     let profile = api.profile();
+    args.job.one_reader_of_stdin(&args.login)?;
     let mut body = args.job.request(profile.driver.as_deref())?;
     let may_lack_platform = args.login.device_type.is_some()
         || profile.connection_args.contains_key("device_type")
@@ -184,7 +185,8 @@ fn confirm(args: &BulkArgs, ui: &Ui, body: &Map<String, Value>, devices: &[Devic
     let question = match (args.job.changes(), devices.len()) {
         (true, 1) => "Change 1 device?".to_owned(),
         (true, n) => format!("Change {n} devices?"),
-        (false, n) => format!("Proceed with {n} device(s)?"),
+        (false, 1) => "Run on 1 device?".to_owned(),
+        (false, n) => format!("Run on {n} devices?"),
     };
     if ui.confirm(&question)? {
         Ok(())

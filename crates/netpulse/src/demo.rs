@@ -12,8 +12,8 @@ use netpulse_simulator::{Plan, Running, Simulator};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::serve::stop_signal;
 use crate::server::Server;
+use crate::stop::Stop;
 use crate::ui::{Text, Tone, Ui, plain, seconds, short, tone_of};
 
 /// See it work: a server, simulated devices, a query and a change over REST
@@ -98,6 +98,7 @@ pub fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
 }
 
 async fn show(args: &DemoArgs, ui: &Ui) -> Outcome {
+    let mut stop = Stop::listen()?;
     let folder = Temporary::new()?;
     let devices = start_devices()?;
     let key: String = uuid::Uuid::new_v4().simple().to_string();
@@ -126,7 +127,7 @@ async fn show(args: &DemoArgs, ui: &Ui) -> Outcome {
         Ok(true) => {
             invite(&server.url, &key, &devices, ui);
             tokio::select! {
-                signal = stop_signal() => signal.map(|_| Exit::Ok),
+                () = stop.asked() => Ok(Exit::Ok),
                 ended = server.ended() => ended.map(|()| Exit::Ok),
             }
         }

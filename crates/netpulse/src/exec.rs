@@ -45,6 +45,7 @@ pub struct ExecArgs {
 
 pub async fn run(args: ExecArgs, api: &Api, ui: &Ui) -> Outcome {
     let profile = api.profile();
+    args.job.one_reader_of_stdin(&args.login)?;
     let mut body = args.job.request(profile.driver.as_deref())?;
     let who = format!("{}@{}", args.login.username.as_deref().unwrap_or("user"), args.host);
     let mut connection = args.login.connection_args(ui, &profile.connection_args, &who, true)?;

@@ -167,6 +167,55 @@ mod tests {
         }
     }
 
+    /// Keeps what is written, as it would have been shown.
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl Write for Kept {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().push_str(&scrub(std::str::from_utf8(line).unwrap()));
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(json: bool) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+        let work = || {
+            let _job = tracing::info_span!("job", id = "6c0e", device = "sw1").entered();
+            tracing::warn!(password = "s3cret", attempt = 2, "login failed");
+        };
+        if json {
+            let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            tracing::subscriber::with_default(lines.finish(), work);
+        } else {
+            tracing::subscriber::with_default(lines.event_format(Lines).finish(), work);
+        }
+        let text = kept.0.lock().unwrap();
+        text.clone()
+    }
+
+    #[test]
+    fn lines_name_time_level_target_and_job() {
+        let line = logged(false);
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.ends_with('Z') && time.contains('T'), "{time}");
+        let end = "logging::tests [job id=\"6c0e\" device=\"sw1\"] login failed password=\"******\" attempt=2\n";
+        assert!(rest.starts_with("WARN  netpulse") && rest.ends_with(end), "{rest}");
+    }
+
+    #[test]
+    fn json_lines_are_json_with_the_job() {
+        let line: serde_json::Value = serde_json::from_str(&logged(true)).unwrap();
+        assert_eq!((&line["level"], &line["message"], &line["password"]), (&"WARN".into(), &"login failed".into(), &"******".into()));
+        assert_eq!((&line["span"]["name"], &line["span"]["id"]), (&"job".into(), &"6c0e".into()));
+    }
+
     #[test]
     fn levels_of_the_python_system_are_understood() {
         assert_eq!(in_their_words("WARNING"), "warn");

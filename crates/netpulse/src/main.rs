@@ -27,6 +27,7 @@ mod render;
 mod serve;
 mod server;
 mod simulate;
+mod stop;
 mod test;
 mod ui;
 mod view;
@@ -82,14 +83,17 @@ pub struct Global {
     /// The key of the server
     #[arg(long, global = true, env = "NETPULSE_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
+    /// The header that carries the key [default: the profile's, or X-API-KEY]
+    #[arg(long, global = true, env = "NETPULSE_API_KEY_NAME", hide_env_values = true, value_name = "HEADER", hide_short_help = true)]
+    api_key_name: Option<String>,
     /// Profile of ./netpulse.yaml or ~/.netpulse/config.yaml
     #[arg(long, global = true, env = "NETPULSE_PROFILE", hide_env_values = true, value_name = "NAME")]
     profile: Option<String>,
     /// Certificate (PEM) that must have signed the server's
-    #[arg(long, global = true, value_name = "FILE", env = "NETPULSE_CA", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE", env = "NETPULSE_CA", hide_env_values = true, hide_short_help = true)]
     ca: Option<PathBuf>,
     /// Trust any certificate: for a first look, never for work
-    #[arg(long, global = true, conflicts_with = "ca")]
+    #[arg(long, global = true, conflicts_with = "ca", hide_short_help = true)]
     insecure: bool,
     /// Log this command's own work: DEBUG, INFO, WARNING, ERROR, or a filter
     #[arg(long, global = true, value_name = "LEVEL")]

@@ -142,6 +142,18 @@ impl JobArgs {
         Ok(body)
     }
 
+    /// Standard input can be read once: by the password, or by one `@-`.
+    pub fn one_reader_of_stdin(&self, login: &LoginArgs) -> Result<(), Failure> {
+        let texts = self.command.iter().chain(&self.config);
+        let more = [&self.driver_args, &self.render_context, &self.render_template, &self.parse_template];
+        let more = more.into_iter().chain([&login.connection_args]).flatten();
+        let readers = texts.chain(more).filter(|text| *text == "@-").count() + usize::from(login.password_stdin);
+        if readers > 1 {
+            return Err(Failure::usage("standard input is asked for twice: only one of @- and --password-stdin can have it"));
+        }
+        Ok(())
+    }
+
     /// Whether the device is changed.
     pub fn changes(&self) -> bool {
         self.command.is_empty()
@@ -277,7 +289,11 @@ impl LoginArgs {
                 return Err(Failure::usage("--ask-password: there is no terminal to ask on")
                     .hint("use --password-stdin or NETPULSE_DEVICE_PASSWORD"));
             }
-            args.insert("password".into(), ui.secret(&format!("Password for {who}: "))?.into());
+            let password = ui.secret(&format!("Password for {who}: "))?;
+            // Just Enter: there is none.
+            if !password.is_empty() {
+                args.insert("password".into(), password.into());
+            }
         }
         if self.ask_secret {
             args.insert("secret".into(), ui.secret(&format!("Enable secret for {who}: "))?.into());

@@ -48,6 +48,8 @@ pub fn run(args: &RenderArgs, ui: &Ui) -> Outcome {
 
 /// An engine's error with the line of the template.
 pub fn told(error: TemplateError) -> Failure {
-    let line = error.line.map(|line| format!("line {line} of the template: ")).unwrap_or_default();
+    // Some engines say it themselves.
+    let line = error.line.filter(|_| !error.message.contains("line "));
+    let line = line.map(|line| format!("line {line} of the template: ")).unwrap_or_default();
     Failure::new(Exit::Usage, error.code, format!("{}: {line}{}", error.engine, error.message))
 }

@@ -8,6 +8,7 @@ use netpulse_config::{Config, ConfigErrors, LoadOptions};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::logging;
 use crate::server::Server;
+use crate::stop::Stop;
 use crate::ui::Ui;
 
 /// Run the server: REST API, queue and workers in one process
@@ -65,27 +66,17 @@ pub fn run(args: &ServeArgs, log_level: Option<&str>, ui: &Ui) -> Outcome {
     let config = args.configuration(log_level, ui)?;
     logging::start(&config.log.level, &config.log.format)?;
     crate::block_on(async {
+        let mut stop = Stop::listen()?;
         let mut server = Server::start(config).await?;
         ui.line(&format!("NetPulse is ready: {url}  (documentation: {url}/docs)", url = server.url));
         let ended = tokio::select! {
-            signal = stop_signal() => signal.map(|name| tracing::info!("{name}: draining")),
+            () = stop.asked() => Ok(()),
             ended = server.ended() => ended,
         };
+        tracing::info!("draining: nothing new is started");
         tokio::select! {
             () = server.stop() => ended.map(|()| Exit::Ok),
-            signal = stop_signal() => signal.map(|_| Exit::Interrupted),
+            () = stop.asked() => Ok(Exit::Interrupted),
         }
-    })
-}
-
-/// Resolves when somebody asks this process to end.
-pub async fn stop_signal() -> Result<&'static str, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let fail = |e: std::io::Error| Failure::local(format!("signals cannot be received: {e}"));
-    let mut term = signal(SignalKind::terminate()).map_err(fail)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(fail)?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
     })
 }

@@ -9,6 +9,7 @@ use netpulse_simulator::{Faults, JournalOptions, Layout, Library, Plan, Running,
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::stop::Stop;
 use crate::ui::{Text, Ui};
 
 /// Devices listed at the start.
@@ -115,10 +116,11 @@ pub fn run(args: SimulateArgs, ui: &Ui) -> Outcome {
         .build()
         .map_err(|e| Failure::local(format!("cannot start: {e}")))?;
     runtime.block_on(async {
+        let mut stop = Stop::listen()?;
         let running = Simulator::start(plan)
             .map_err(|error| Failure::new(Exit::Usage, "simulator_start", error.to_string()))?;
         tell(&running, &args.user, &args.enable_secret, ui)?;
-        tokio::signal::ctrl_c().await.map_err(|e| Failure::local(format!("Ctrl-C cannot be awaited: {e}")))?;
+        stop.asked().await;
         running.stop();
         if let Some(reason) = running.journal().failure() {
             return Err(Failure::local(format!("the journal is incomplete: {reason}")));

@@ -6,7 +6,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -79,13 +79,7 @@ impl Ui {
         let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self {
-            format,
-            out_is_terminal: out,
-            err_is_terminal: err,
-            out_color: out && wanted,
-            err_color: err && wanted,
-        }
+        Self { format, out_is_terminal: out, err_is_terminal: err, out_color: out && wanted, err_color: err && wanted }
     }
 
     /// Whether a person can be asked.
@@ -142,8 +136,7 @@ impl Ui {
 
     /// A document for programs, in the wanted format; JSON where a table was wanted.
     pub fn document(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let broken =
-            |error: String| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {error}"));
+        let broken = |error: String| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {error}"));
         let text = match self.format {
             Format::Yaml => yaml_serde::to_string(value).map_err(|e| broken(e.to_string()))?,
             Format::Json | Format::Table => {
@@ -162,9 +155,8 @@ impl Ui {
                 self.document(value)
             }
             Format::Json | Format::Table => {
-                let text = serde_json::to_string(value).map_err(|e| {
-                    Failure::new(Exit::Refused, "internal", format!("cannot be printed: {e}"))
-                })?;
+                let text = serde_json::to_string(value)
+                    .map_err(|e| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {e}")))?;
                 self.line(&text);
                 Ok(())
             }
@@ -178,12 +170,13 @@ impl Ui {
 
     /// The same on standard error, for what is asked and not what came of it.
     pub fn note_table(&self, header: &[&str], rows: Vec<Vec<Text>>) {
-        let text = render_table(header, rows, self.err_is_terminal, self.err_color);
-        eprintln!("{text}");
+        let width = if self.err_is_terminal { width_of(&Term::stderr()) } else { None };
+        eprintln!("{}", render_table(header, rows, width, self.err_color));
     }
 
     fn table_text(&self, header: &[&str], rows: Vec<Vec<Text>>) -> String {
-        render_table(header, rows, self.out_is_terminal, self.out_color)
+        let width = if self.out_is_terminal { width_of(&Term::stdout()) } else { None };
+        render_table(header, rows, width, self.out_color)
     }
 
     /// A bar that counts to `total`; hidden when nobody looks.
@@ -229,26 +222,35 @@ fn paint(text: &str, tone: Tone, color: bool) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-fn render_table(header: &[&str], rows: Vec<Vec<Text>>, fit: bool, color: bool) -> String {
+/// The columns of a terminal; none when it does not say, or is too narrow to fit anything into.
+fn width_of(term: &Term) -> Option<u16> {
+    term.size_checked().map(|(_, columns)| columns).filter(|columns| *columns >= 40)
+}
+
+/// Columns that are copied and pasted, so that they are never broken into two lines.
+const WHOLE: &[&str] = &["ID", "JOB", "STATUS", "DEVICE", "PLATFORM", "SSH", "KEY"];
+
+fn render_table(header: &[&str], rows: Vec<Vec<Text>>, width: Option<u16>, color: bool) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_content_arrangement(if fit {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
+    match width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
     if color {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    // Without a terminal the library does not know a width: one row stays one line.
     table.set_header(header.iter().map(|title| styled(Text((*title).to_owned(), Tone::Strong), color)));
     for row in rows {
         table.add_row(row.into_iter().map(|text| styled(text, color)));
     }
-    for column in table.column_iter_mut() {
+    for (column, title) in table.column_iter_mut().zip(header) {
         column.set_padding((0, 2));
+        if WHOLE.contains(title) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
@@ -309,15 +311,24 @@ mod tests {
             vec![Text::from("sw1"), Text("finished".into(), Tone::Good)],
             vec![Text::from("a-much-longer-name".repeat(20)), Text("failed".into(), Tone::Bad)],
         ];
-        let text = render_table(&["HOST", "STATUS"], rows, false, false);
+        let text = render_table(&["HOST", "STATUS"], rows, None, false);
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(!text.contains('\x1b') && text.starts_with("HOST"), "{text}");
         assert!(text.lines().all(|line| line == line.trim_end()));
     }
 
     #[test]
+    fn ids_stay_whole_on_a_narrow_terminal() {
+        let id = "6c0e9d0e-7f6f-4a0e-b7e7-2f2f6d9d1e55";
+        let row = vec![Text::from(id), Text::from("show interfaces description and much more of it")];
+        let text = render_table(&["ID", "COMMAND"], vec![row], Some(60), false);
+        assert!(text.contains(id) && text.lines().count() > 2, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+
+    #[test]
     fn colours_are_there_when_wanted() {
-        let text = render_table(&["S"], vec![vec![Text("failed".into(), Tone::Bad)]], true, true);
+        let text = render_table(&["S"], vec![vec![Text("failed".into(), Tone::Bad)]], Some(80), true);
         assert!(text.contains("\x1b["), "{text:?}");
         assert_eq!(paint("x", Tone::Bad, true), "\x1b[31mx\x1b[0m");
         assert_eq!(paint("x", Tone::Bad, false), "x");
@@ -327,9 +338,6 @@ mod tests {
     fn texts_are_cut_by_characters() {
         assert_eq!(short("show  ip\nroute", 40), "show ip route");
         assert_eq!(short("ääääää", 4), "äää…");
-        assert_eq!(
-            (seconds(0.0123), seconds(75.2), seconds(600.0)),
-            ("12 ms".into(), "75.2 s".into(), "10 min".into())
-        );
+        assert_eq!((seconds(0.0123), seconds(75.2), seconds(600.0)), ("12 ms".into(), "75.2 s".into(), "10 min".into()));
     }
 }

@@ -51,6 +51,9 @@ pub async fn run(args: WatchArgs, api: &Api, ui: &Ui) -> Outcome {
         if one.is_none() && !args.from_start && event.at < from {
             continue;
         }
+        if events.missed() {
+            ui.warn("the server no longer keeps the events before this one; `netpulse jobs` knows what became of the jobs");
+        }
         if ui.for_people() {
             print(ui, &event, one.is_none());
         } else {

@@ -346,6 +346,8 @@ fn promise_12_passwords_come_from_everywhere_but_are_never_printed() {
     assert_eq!((said.code, sent()), (0, json!("from-argv")));
     assert!(said.err.contains("warning: --password is seen by every user"), "{}", said.err);
     assert!(!said.err.contains("from-argv") && !said.out.contains("from-argv"), "{}", said.err);
+    let said = server.run(&["exec", "--host", "sw1", "--config", "@-", "--password-stdin"]);
+    assert!(said.code == 2 && said.err.contains("standard input is asked for twice"), "{}", said.err);
     let said = server.run(&[&args[..], &["--ask-password"]].concat());
     assert!(said.code == 2 && said.err.contains("no terminal"), "{}", said.err);
 }
@@ -564,6 +566,65 @@ fn configuration_is_checked_and_shown() {
     server.file("config.yaml", &said.out);
     let said = server.run(&["config", "check", "config.yaml", "-o", "json"]);
     assert_eq!(said.json()["errors"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn templates_render_and_parse_without_a_server() {
+    let server = server();
+    server.file("vlan.j2", "vlan {{ id }}\n name {{ name }}\n");
+    server.file("site.yaml", "id: 30\nname: printers\n");
+    let said = server.run(&["render", "--template", "@vlan.j2", "--data", "@site.yaml"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "vlan 30\n name printers\n"), "{}", said.err);
+    let said = server.run(&["render", "--template", "a\n{% for %}", "--data", "{}"]);
+    assert!(said.code == 2 && said.err.contains("line 2") && said.err.contains("(template_syntax)"), "{}", said.err);
+    server.file("v.textfsm", "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n");
+    server.file("out.txt", "Version 9.9\nVersion 9.10\n");
+    let args = ["parse", "--template", "@v.textfsm", "--data", "@out.txt"];
+    let said = server.run(&args);
+    assert_eq!((said.code, said.out.as_str()), (0, "V\n9.9\n9.10\n"), "{}", said.err);
+    let said = server.run(&[&args[..], &["-o", "json"]].concat());
+    assert_eq!(said.json(), json!([{"V": "9.9"}, {"V": "9.10"}]));
+    let said = server.run(&["parse", "--platform", "cisco_ios", "--command", "show version", "--ntc-dir", "/nowhere"]);
+    assert!(said.code == 2 && said.err.contains("/nowhere"), "{}", said.err);
+}
+
+#[test]
+fn platforms_are_listed_and_found() {
+    let server = server();
+    let said = server.run(&["platforms"]);
+    assert!(said.code == 0 && said.out.contains("juniper_junos") && said.err.contains(" platforms, "), "{}", said.err);
+    let said = server.run(&["platforms", "junos", "-o", "json"]);
+    assert!(said.json()[0]["names"].as_array().unwrap().contains(&json!("juniper_junos_telnet")), "{}", said.out);
+    assert_eq!(server.run(&["platforms", "no-such-thing"]).code, 6);
+    std::fs::create_dir(server.folder.path().join("own")).unwrap();
+    server.file("own/acme.yaml", "name: acme\nnmae: x\n");
+    let said = server.run(&["platforms", "--dir", "own"]);
+    assert!(said.code == 2 && said.err.contains("acme.yaml"), "{}", said.err);
+}
+
+#[test]
+fn devices_are_simulated_until_interrupted() {
+    use std::io::BufRead;
+    let server = server();
+    let mut child = server
+        .command(&["simulate", "--devices", "3", "--ports", "--bind", "127.0.0.1", "--port", "0", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let devices: Value = serde_json::from_str(&line).unwrap();
+    let address = devices[2]["ssh"].as_str().unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let mut greeting = [0_u8; 8];
+    std::io::Read::read_exact(&mut stream, &mut greeting).unwrap();
+    assert_eq!(&greeting, b"SSH-2.0-");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let said = server.run(&["simulate", "--fault", "latncy=3"]);
+    assert!(said.code == 2 && said.err.contains("there is no fault 'latncy'"), "{}", said.err);
+    let said = server.run(&["simulate", "--platform", "cisco_ioss"]);
+    assert!(said.code == 2 && said.err.contains("cisco_ioss"), "{}", said.err);
 }
 
 #[test]

@@ -114,6 +114,29 @@ async fn commands_keep_their_streams_and_status_apart() {
 }
 
 #[tokio::test]
+async fn a_slow_reader_holds_the_device_back_and_loses_nothing() {
+    let sshd = Sshd::start("");
+    let mut shell = open(&sshd).await.shell(&Pty::default(), SOON).await.unwrap();
+    shell
+        .send(b"stty -echo; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo en''d\n", SOON)
+        .await
+        .unwrap();
+    let mut count = 0;
+    let mut last = Vec::new();
+    while !last.ends_with(b"end\r\n") {
+        let chunk = tokio::time::timeout(SOON, shell.recv()).await.expect("silence").expect("the end");
+        count += chunk.iter().filter(|b| **b == b'x').count();
+        last.extend_from_slice(&chunk);
+        last.drain(..last.len().saturating_sub(64));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The prompt and the echo may hold a few of their own.
+    assert!((20_000_000..20_000_100).contains(&count), "{count}");
+    shell.send(b"echo sti''ll\n", SOON).await.unwrap();
+    read_until(&mut shell, "still\r\n").await;
+}
+
+#[tokio::test]
 async fn d21_megabytes_on_both_streams_do_not_hang() {
     let sshd = Sshd::start("");
     let connection = open(&sshd).await;

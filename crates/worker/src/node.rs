@@ -299,7 +299,7 @@ impl Inner {
             lost.cancel();
         }
         let asked = Instant::now();
-        match self.queue.join(&self.name, self.config.worker.pinned_per_node).await {
+        match self.queue.join(&self.name, capacity(&self.config)).await {
             Ok(signals) => {
                 tracing::warn!("this node had been written off; joined again");
                 self.clock.renewed(asked);
@@ -353,7 +353,7 @@ impl Node {
             successful_job_count: 0,
             failed_job_count: 0,
         };
-        let signals = queue.join(&name, config.worker.pinned_per_node).await?;
+        let signals = queue.join(&name, capacity(&config)).await?;
         let inner = Arc::new(Inner {
             clock: Clock::new(queue.lease_time()),
             connects: Semaphore::new(config.worker.connects_at_once.max(1)),
@@ -448,4 +448,10 @@ fn node_name(config: &Config) -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "node".to_owned())
+}
+
+/// Leases that this node may hold: one for each pinned worker, and one for each FIFO slot, whose
+/// modifications hold their device's too. The bound of the pinned ones is kept here.
+fn capacity(config: &Config) -> usize {
+    config.worker.pinned_per_node.max(1).saturating_add(config.worker.fifo_concurrency.max(1))
 }

@@ -266,7 +266,9 @@ pub async fn promise_10_queues_are_bounded<F: Factory>() {
     let factory = F::empty(Bounds { max_queued: 5, max_queued_per_device: 3, ..Bounds::default() }).await;
     let queue = factory.open().await;
     let _signals = queue.join("n1", 10).await.unwrap();
-    for make in [query, fifo_query, change] {
+    let keyed = || NewJob { idempotency_key: Some("k".into()), ..query("sw1") };
+    accept(&*queue, keyed()).await;
+    for make in [fifo_query, change] {
         accept(&*queue, make("sw1")).await;
     }
     let full = |answer: Option<Submitted>| match answer {
@@ -282,6 +284,8 @@ pub async fn promise_10_queues_are_bounded<F: Factory>() {
     accept(&*queue, query("sw3")).await;
     let what = full(queue.submit(vec![query("sw4")]).await.unwrap().pop());
     assert!(what.contains("max_queued"), "{what}");
+    let again = queue.submit(vec![keyed()]).await.unwrap().pop();
+    assert!(matches!(again, Some(Submitted::Known(_))), "a repeat needs no place: {again:?}");
 
     // The bound is kept over a crash, and a start makes room.
     factory.crash(queue).await;

@@ -82,6 +82,13 @@ impl Shared {
         self.read(move |db, now| store::job(db, id, now)).await
     }
 
+    /// The answer for a key that stands for `id`.
+    async fn known(self: &Arc<Self>, id: JobId) -> Result<Submitted, QueueError> {
+        self.find(id).await?.map(Submitted::Known).ok_or_else(|| {
+            QueueError::Unavailable(format!("job {id} of this key has just been forgotten: try again"))
+        })
+    }
+
     /// Takes the next job by `pick`, makes a modification's start durable, opens the request.
     async fn take(
         self: &Arc<Self>,
@@ -238,7 +245,8 @@ impl Queue for Embedded {
         })
         .await?
         .map_err(|error| QueueError::Corrupt(error.to_string()))?;
-        let mut answers: Vec<Option<Submitted>> = Vec::with_capacity(sealed.len());
+        let mut answers: Vec<Option<(Submitted, Option<String>, [u8; 32])>> =
+            Vec::with_capacity(sealed.len());
         let (reply, answer) = oneshot::channel();
         shared.with(|state, now| {
             let mut accepts = Vec::with_capacity(sealed.len());
@@ -246,7 +254,8 @@ impl Queue for Embedded {
                 match state.core.reserve(job.device.as_ref()) {
                     Err(what) => {
                         let retry_after = Duration::from_secs(1);
-                        answers.push(Some(Submitted::Full { what, retry_after }));
+                        let full = Submitted::Full { what, retry_after };
+                        answers.push(Some((full, job.idempotency_key, job.digest)));
                     }
                     Ok(()) => {
                         answers.push(None);
@@ -262,17 +271,19 @@ impl Queue for Embedded {
         let mut out = Vec::with_capacity(answers.len());
         for slot in answers {
             out.push(match slot {
-                Some(full) => full,
+                // A full queue does not hide what was accepted before.
+                Some((full, Some(key), digest)) => {
+                    match shared.read(move |db, now| store::by_key(db, &key, digest, now)).await? {
+                        Some(Inserted::Known(id)) => shared.known(id).await?,
+                        Some(Inserted::Reused(id)) => Submitted::KeyReused(id),
+                        Some(Inserted::Yes) | None => full,
+                    }
+                }
+                Some((full, None, _)) => full,
                 None => match taken.next() {
                     Some(Taken::Accepted(job)) => Submitted::Accepted(*job),
                     Some(Taken::Reused(id)) => Submitted::KeyReused(id),
-                    Some(Taken::Known(id)) => match shared.find(id).await? {
-                        Some(job) => Submitted::Known(job),
-                        None => {
-                            let text = format!("job {id} of this key has just been forgotten: try again");
-                            return Err(QueueError::Unavailable(text));
-                        }
-                    },
+                    Some(Taken::Known(id)) => shared.known(id).await?,
                     None => return Err(QueueError::Closed),
                 },
             });

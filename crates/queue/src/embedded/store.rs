@@ -234,21 +234,31 @@ pub(super) fn next_expiry(db: &Connection) -> rusqlite::Result<Option<Timestamp>
 
 // --- writing -----------------------------------------------------------------------------------
 
+/// The job that an idempotency key stands for, if it is known (promise 8).
+pub(super) fn by_key(
+    db: &Connection,
+    key: &str,
+    digest: [u8; 32],
+    now: Timestamp,
+) -> rusqlite::Result<Option<Inserted>> {
+    let known: Option<(Vec<u8>, Vec<u8>)> = db
+        .prepare_cached(
+            "SELECT id, digest FROM jobs WHERE idem = ?1 AND (expires_at IS NULL OR expires_at > ?2) \
+             ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(params![key, now.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, of)) = known else { return Ok(None) };
+    let id = id_of(&id, 0)?;
+    Ok(Some(if of == digest { Inserted::Known(id) } else { Inserted::Reused(id) }))
+}
+
 /// Writes an accepted job, unless its key or id is known already.
 pub(super) fn insert(tx: &Transaction<'_>, accept: &Accept, now: Timestamp) -> rusqlite::Result<Inserted> {
-    if let Some(key) = &accept.idempotency_key {
-        let known: Option<(Vec<u8>, Vec<u8>)> = tx
-            .prepare_cached(
-                "SELECT id, digest FROM jobs WHERE idem = ?1 AND (expires_at IS NULL OR expires_at > ?2) \
-                 ORDER BY seq DESC LIMIT 1",
-            )?
-            .query_row(params![key, now.0], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((id, digest)) = known {
-            let id = id_of(&id, 0)?;
-            let same = digest == accept.digest;
-            return Ok(if same { Inserted::Known(id) } else { Inserted::Reused(id) });
-        }
+    if let Some(key) = &accept.idempotency_key
+        && let Some(known) = by_key(tx, key, accept.digest, now)?
+    {
+        return Ok(known);
     }
     let (live, job) = (&accept.live, &accept.live.job);
     let changed = tx

@@ -243,7 +243,6 @@ async fn handshake(
             (stream, Some(connection))
         }
     };
-    let started = Instant::now();
     let (wire, cut, greeting) = Wire::new(stream);
     let peer = Arc::new(Peer::default());
     let client = Client {
@@ -259,7 +258,8 @@ async fn handshake(
     };
     let shaking = client::connect_stream(config, wire, client);
     tokio::pin!(shaking);
-    let mut end = started + options.banner_timeout;
+    // The device's time runs from here: while we waited for a place, the delay was ours.
+    let mut end = Instant::now() + options.banner_timeout;
     let mut greeted = false;
     let handle = loop {
         tokio::select! {

@@ -60,6 +60,9 @@ pub(super) fn read(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, K
             return Err(KeyError::NeedsPassphrase);
         }
         "-----BEGIN ENCRYPTED PRIVATE KEY-----" => {
+            if !is_pbes2(&text) {
+                return Err(KeyError::UnknownCipher("an old PKCS#8 scheme".to_owned()));
+            }
             return decode_secret_key(&text, passphrase).map_err(|_| KeyError::WrongPassphrase);
         }
         _ => decode_secret_key(&text, None),
@@ -82,6 +85,16 @@ pub(super) fn read(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, K
             Err(error) => Err(KeyError::Unreadable(error.to_string())),
         },
     }
+}
+
+/// Whether a sealed PKCS#8 key says near its beginning that it is sealed by PBES2 (RFC 8018), the
+/// one scheme that the decoder knows.
+fn is_pbes2(text: &str) -> bool {
+    const PBES2: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
+    let body: String = text.lines().filter(|l| !l.starts_with("-----")).collect();
+    STANDARD
+        .decode(body)
+        .is_ok_and(|der| der[..der.len().min(64)].windows(PBES2.len()).any(|part| part == PBES2))
 }
 
 fn is_encrypted_ppk(text: &str) -> bool {
@@ -245,7 +258,7 @@ mod tests {
             let plain = format!("{name}.p8");
             run(dir, "openssl", &["pkcs8", "-topk8", "-nocrypt", "-in", &pem, "-out", &plain]);
             opens(dir, &plain, None, &public);
-            for (suffix, cipher) in [("p8a", "aes-256-cbc"), ("p8b", "aes-128-cbc")] {
+            for (suffix, cipher) in [("p8a", "aes-256-cbc"), ("p8b", "aes-128-cbc"), ("p8c", "des3")] {
                 let sealed = format!("{name}.{suffix}");
                 run(
                     dir,
@@ -266,6 +279,11 @@ mod tests {
                 opens(dir, &sealed, Some("open sesame"), &public);
             }
         }
+        let args = ["pkcs8", "-topk8", "-v1", "PBE-SHA1-3DES", "-in", "rsa.pem", "-out", "rsa.v1"];
+        run(dir, "openssl", &[&args[..], &["-passout", "pass:open sesame"]].concat());
+        let error =
+            read(&std::fs::read_to_string(dir.join("rsa.v1")).unwrap(), Some("open sesame")).unwrap_err();
+        assert!(matches!(error, KeyError::UnknownCipher(_)), "{error:?}");
         run(dir, "openssl", &["genpkey", "-algorithm", "ed25519", "-out", "ed.p8"]);
         assert!(read(&std::fs::read_to_string(dir.join("ed.p8")).unwrap(), None).is_ok());
     }
