@@ -69,7 +69,7 @@ impl Router {
                             }
                         }
                     }
-                    byte if byte >= 0x20 && byte < 0x7f => {
+                    byte @ 0x20..0x7f => {
                         line.push(byte);
                         if !matches!(state, "password" | "secret") {
                             out.push(byte);

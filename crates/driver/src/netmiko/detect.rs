@@ -14,6 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Sure enough to stop asking.
 const SURE: u8 = 95;
 
+/// The last `count` rows of what was shown, without trailing blanks.
+fn last_rows(text: &[u8], count: usize) -> &[u8] {
+    let text = text.trim_ascii_end();
+    let start =
+        text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').nth(count.saturating_sub(1));
+    start.map_or(text, |(at, _)| &text[at + 1..])
+}
+
 /// Asks an unknown device what it is and makes the session one of that platform.
 ///
 /// # Errors
@@ -24,8 +32,9 @@ pub async fn detect(session: &mut Session, platforms: &Registry) -> Result<(), S
     let version = session.remote_version();
     let greeting = session.greeting().to_vec();
     let fits = |platform: &Platform| {
+        let seen = last_rows(&greeting, platform.prompt_lines());
         platform.name != "generic"
-            && platform.prompts().any(|(_, pattern)| pattern.is_match(prompt.as_bytes()))
+            && platform.prompts().any(|(_, p)| p.is_match(prompt.as_bytes()) || p.is_match(seen))
     };
     let mut best: Option<(u8, Arc<Platform>)> = None;
     let mut note = |score: u8, platform: &Arc<Platform>| {

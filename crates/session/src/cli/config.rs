@@ -200,6 +200,8 @@ impl Session {
                     report.outcome = Outcome::NotApplied;
                     if self.usable() {
                         self.discard_into(&platform, &mut report, &mut message).await;
+                    } else {
+                        message.push_str("; nothing was committed, but the device may keep the candidate");
                     }
                 } else {
                     report.outcome = Outcome::Unknown;
@@ -207,7 +209,9 @@ impl Session {
                 report.error = Some(SessionError::new(error.kind, message));
             }
         }
-        let because = if report.error.is_some() { report.lines.len().checked_sub(1) } else { None };
+        // Only a line that went wrong is the reason for those after it.
+        let because = report.lines.last().is_some_and(|l| l.state != LineState::Accepted);
+        let because = because.then(|| report.lines.len() - 1);
         skip_rest(&mut report.lines, lines, because);
         let save = options.save && report.error.is_none();
         let inside = platform.rules.save.in_config.unwrap_or(false);
@@ -356,7 +360,14 @@ impl Session {
             if echo_only && self.stream.echoes == Some(false) {
                 return Ok(Found::Echo);
             }
-            let want = Want { echo_only, replies: answers, ask: true, ..Want::prompt(options.read_timeout) };
+            // A line on its way is let end, so that its effect is known; its time is bounded.
+            let want = Want {
+                echo_only,
+                replies: answers,
+                ask: true,
+                cancel: false,
+                ..Want::prompt(options.read_timeout)
+            };
             match self.stream.wait(&want).await {
                 // A cancel comes into force between lines: the one on its way is let end, so that
                 // what it did is known. Only one that hangs is interrupted.

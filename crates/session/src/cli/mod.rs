@@ -174,16 +174,13 @@ impl Session {
     pub async fn become_platform(&mut self, platform: Arc<Platform>) -> Result<(), SessionError> {
         self.check()?;
         self.stream.platform = platform;
-        let row = self.stream.learnt.row.clone();
         self.stream.learnt = prompt::Learnt::default();
-        match self.stream.learnt.classify(&self.stream.platform, 0, &row) {
-            Some(hit) => {
-                self.stream.learnt.learn(&hit);
-                self.mode = hit.mode;
-            }
-            None => self.stream.learnt.learn_literal(&row),
-        }
-        self.base = self.mode;
+        self.stream.echoes = None;
+        // Prompts may have more lines than were looked at so far: they are learnt anew.
+        let terminator = self.terminator();
+        self.stream.drop_stale();
+        self.stream.send(terminator.as_bytes()).await?;
+        self.reach_prompt().await?;
         self.prepare().await
     }
 

@@ -98,7 +98,7 @@ impl Session {
         }
     }
 
-    async fn reach_prompt(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn reach_prompt(&mut self) -> Result<(), SessionError> {
         let deadline = Instant::now() + self.login.login_timeout;
         let authenticated = self.stream.transport().authenticated();
         let rules = self.stream.platform.rules.login.clone();

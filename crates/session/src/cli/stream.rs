@@ -349,7 +349,7 @@ impl Stream {
                         _ => self.pause(8, 50, 300).max(rest),
                     }
                 }
-                Some((_, Weak::No)) => Duration::ZERO,
+                Some((_, Weak::No | Weak::Verified)) => Duration::ZERO,
                 Some((_, Weak::Foreign)) => self.pause(6, 60, 400),
                 Some((_, Weak::Question)) => self.pause(10, 250, 1000),
                 None if self.term.echo() == Echo::Pending && self.stands_somewhere() => match self.echoes {
@@ -405,7 +405,7 @@ impl Stream {
                 Fill::Ended => {
                     // A prompt or pattern in the last bytes still counts.
                     return match self.look(want, &mut scanned, &mut verifying)? {
-                        Some((found, Weak::No)) => Ok(self.accept(found)),
+                        Some((found, Weak::No | Weak::Verified)) => Ok(self.accept(found)),
                         _ => Err(self.lost()),
                     };
                 }
@@ -526,7 +526,7 @@ impl Stream {
             if first.identity() == hit.identity() {
                 self.learnt.learn(&hit);
                 let first = Hit { sure: Sure::Known, ..first.clone() };
-                return (Found::Prompt(first), Weak::No);
+                return (Found::Prompt(first), Weak::Verified);
             }
             *verifying = None;
         }
@@ -547,10 +547,12 @@ impl Stream {
     }
 }
 
-/// Why a find must hold for a while before it counts.
+/// Whether and why a find must hold for a while before it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weak {
     No,
+    /// It came again when asked again: nothing is left to wait for.
+    Verified,
     Foreign,
     Question,
 }

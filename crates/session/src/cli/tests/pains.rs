@@ -339,6 +339,40 @@ async fn pain_18_a_session_is_left_politely() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pain_27_banners_of_several_lines_do_not_hang_and_keep_their_empty_lines() {
+    let mut until: Option<char> = None;
+    let wire = Wire::new(lines("R1#", move |line| {
+        if let Some(end) = until {
+            if line.contains(end) {
+                until = None;
+            } else {
+                return Some(Vec::new());
+            }
+        } else if let Some(rest) = line.strip_prefix("banner login ") {
+            until = rest.chars().next().filter(|end| rest.matches(*end).count() == 1);
+            if until.is_some() {
+                return Some(b"Enter TEXT message.  End with the character '%'.\r\n".to_vec());
+            }
+        }
+        Some(if line == "configure terminal" || line.starts_with("banner") || line == "%" {
+            b"R1(config)#".to_vec()
+        } else {
+            b"R1#".to_vec()
+        })
+    }));
+    let sent = std::sync::Arc::clone(&wire.sent);
+    let mut session = wire.open("cisco_ios").await.unwrap();
+    let text = "banner login %\nfirst# line\n\nlast line\n%\n\nbanner login %one line%\n".to_owned();
+    let lines = crate::cli::config_lines(session.platform(), &[text]);
+    assert_eq!(lines, ["banner login %", "first# line", "", "last line", "%", "banner login %one line%"]);
+    let began = tokio::time::Instant::now();
+    let report = session.config(&lines, &ConfigOptions::default(), &mut Silent).await;
+    assert_eq!(report.outcome, Outcome::Applied, "{:?}", report.error);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(String::from_utf8_lossy(&sent.lock()).contains("first# line\n\nlast line\n%\n"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn pain_24_the_error_names_the_failing_line() {
     let wire = Wire::new(ios(|line, _| {
         Some(if line == "no bonus" { "% Invalid input\r\n".into() } else { String::new() })
@@ -455,4 +489,29 @@ async fn the_fence_stops_every_byte() {
     assert!(!session.usable());
     session.close().await;
     assert_eq!(sent.lock()[before..], *b"slow down\nwait\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_09_a_cancel_lets_the_line_on_its_way_end() {
+    let wire = Wire::new(ios(|_, _| Some(String::new()))).in_pieces(Duration::from_millis(40), || 3);
+    let mut session = wire.open("cisco_ios").await.unwrap();
+    let control = crate::cli::Control::default();
+    session.set_control(control.clone());
+    struct Canceling(crate::cli::Control);
+    impl crate::cli::Progress for Canceling {
+        fn sending(&mut self, index: usize, _line: &str) -> bool {
+            if index == 1 {
+                self.0.cancel.cancel();
+            }
+            true
+        }
+        fn answered(&mut self, _index: usize, _report: &crate::cli::LineReport) {}
+    }
+    let lines = config(&["ip one", "ip two", "ip three"]);
+    let report = session.config(&lines, &ConfigOptions::default(), &mut Canceling(control)).await;
+    let states: Vec<_> = report.lines.iter().map(|l| l.state.clone()).collect();
+    assert_eq!(states, [LineState::Accepted, LineState::Accepted, LineState::Skipped(None)]);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert!(report.error.unwrap().message.contains("between line 2 and line 3"));
+    assert!(session.usable());
 }
