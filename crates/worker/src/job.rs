@@ -68,7 +68,8 @@ pub(crate) async fn run(
     fence: &Fence,
 ) -> Ended {
     let cancel = node.running(claim.job.id);
-    let span = tracing::info_span!("job", job = %claim.job.id, device = claim.job.device_name.as_deref().unwrap_or(""));
+    // An error span: it stands in the log at every level.
+    let span = tracing::error_span!("job", job = %claim.job.id, device = claim.job.device_name.as_deref().unwrap_or(""));
     run_inner(node, worker, claim, held, fence, &cancel).instrument(span).await
 }
 
@@ -164,6 +165,7 @@ async fn run_inner(
     finish(node, &claim.token, completion).await;
     node.no_longer_running(id);
     match message {
+        Some(message) if status == JobStatus::Canceled => tracing::info!(worker, %status, "{message}"),
         Some(message) => {
             tracing::warn!(worker, %status, seconds = started.elapsed().as_secs_f64(), "{message}")
         }

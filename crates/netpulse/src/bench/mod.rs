@@ -53,7 +53,7 @@ struct Row {
 
 /// The servers under test, ended with this value.
 struct Stage {
-    _simulator: Child,
+    simulator: Child,
     server: Child,
     address: SocketAddr,
     _dir: tempfile::TempDir,
@@ -174,9 +174,10 @@ async fn measure(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
         value: accepts,
     });
 
+    stage.end().await?;
     if idle > 0 {
         progress.inc(1);
-    progress.set_message("idle sessions");
+        progress.set_message("idle sessions");
         let stage = Stage::set(idle).await?;
         let mut connection = Connection::open(stage.address, KEY).await?;
         bulk_on(&mut connection, 0, 10.min(idle)).await?;
@@ -400,6 +401,13 @@ fn resident(child: &Child) -> anyhow::Result<u64> {
 }
 
 impl Stage {
+    /// Ends both processes and waits until their ports are free.
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.server.kill().await?;
+        self.simulator.kill().await?;
+        Ok(())
+    }
+
     /// Starts simulator and server, each a process of its own.
     async fn set(devices: u32) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -408,13 +416,14 @@ impl Stage {
             Command::new(&program)
                 .args(["simulate", "--platform", "cisco_ios", "--bind", "127.1.0.1"])
                 .args(["--devices", &devices.to_string(), "--port", &PORT.to_string()]),
-            "ready",
+            // The first row of its table: every device is up by then.
+            "127.1.",
         )
         .await?;
         let config: PathBuf = dir.path().join("netpulse.yaml");
         let yaml = format!(
             "server: {{host: 127.0.0.1, port: 0, api_key: {KEY}}}\nstore: {{path: {d}/store}}\n\
-             storage: {{staging: {d}/staging}}\nworker: {{pinned_idle_timeout: 3600}}\nlog: {{level: WARNING}}\n",
+             storage: {{staging: {d}/staging}}\nworker: {{pinned_idle_timeout: 3600}}\nlog: {{level: ERROR}}\n",
             d = dir.path().display()
         );
         std::fs::write(&config, yaml)?;
@@ -425,7 +434,7 @@ impl Stage {
         let mut connection = Connection::open(address, KEY).await?;
         connection.ask("GET", "/health", None).await?.json()?;
         let start_seconds = began.elapsed().as_secs_f64();
-        Ok(Self { _simulator: simulator, server, address, _dir: dir, start_seconds })
+        Ok(Self { simulator, server, address, _dir: dir, start_seconds })
     }
 }
 
