@@ -1,285 +1,156 @@
-//! The configuration as the program sees it, section by section.
+//! The listing: every section and key with its type, default, bounds and documentation.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use crate::table::{Key, Rule, Typed, sections};
 
-/// The whole configuration. Every key has a default but `server.api_key`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
+/// The names that `worker.scheduler` knows without a plugin.
+pub const SCHEDULERS: &[&str] = &["greedy", "least_load", "least_load_random", "load_weighted_random"];
+/// The queue strategies.
+pub const STRATEGIES: &[&str] = &["fifo", "pinned"];
+/// What to do about a device's host key.
+pub const HOST_KEY_POLICIES: &[&str] = &["accept-new", "strict", "off"];
+/// How log lines look.
+pub const LOG_FORMATS: &[&str] = &["text", "json"];
+
+const MIB: u64 = 1024 * 1024;
+const DAY: u64 = 86_400;
+
+sections! {
     /// The REST API.
-    pub server: Server,
-    /// Defaults of jobs.
-    pub job: JobDefaults,
+    server: Server {
+        /// Address to listen on.
+        host: String = "127.0.0.1".into(), Rule::NotEmpty;
+        /// Port to listen on; 0 takes a free one.
+        port: u16 = 9000, Rule::Range(0, 65_535);
+        /// How clients reach this server, for links in answers; by default the address it listens on.
+        external_url: Option<String> = None, Rule::Url;
+        /// The key that clients send. Required: any text, best 16 characters or more.
+        api_key: String = String::new(), Rule::Required, Rule::Secret;
+        /// Name of the header, query parameter and cookie that carries the key.
+        api_key_name: String = "X-API-KEY".into(), Rule::HeaderName;
+        /// Certificate chain, a PEM file. With `tls_key` the server speaks HTTPS.
+        tls_cert: Option<PathBuf> = None, Rule::ExistingFile;
+        /// Private key of the certificate, a PEM file.
+        tls_key: Option<PathBuf> = None, Rule::ExistingFile;
+        /// Answer shared paths in the early API's envelope.
+        legacy_envelope: bool = false;
+        /// Origins that browsers may call from; empty means none.
+        cors_origins: Vec<String> = Vec::new();
+        /// Seconds a POST waits for its job's end when the client does not say.
+        exec_wait: u64 = 0, Rule::Range(0, DAY);
+        /// The longest `wait` that is honoured, seconds.
+        max_wait: u64 = 300, Rule::Range(0, DAY);
+        /// The largest request body, bytes.
+        max_body: usize = 32 * 1024 * 1024, Rule::Range(1024, 16 * 1024 * MIB);
+        /// Connections at a time; more wait in the kernel's queue.
+        max_connections: usize = 4096, Rule::Range(1, 1_000_000);
+        /// Devices in one bulk request.
+        max_bulk: usize = 50_000, Rule::Range(1, 10_000_000);
+    }
+
+    /// Defaults of jobs, seconds.
+    job: JobDefaults {
+        /// Seconds a canceled job is remembered.
+        ttl: u64 = 1800, Rule::Range(1, DAY);
+        /// Seconds a job may run.
+        timeout: u64 = 300, Rule::Range(1, DAY);
+        /// Seconds a result is kept.
+        result_ttl: u64 = 300, Rule::Range(1, 7 * DAY);
+        /// Driver name to `fifo` or `pinned`, for requests that do not say (`{napalm: pinned}`).
+        default_strategy: BTreeMap<String, String> = BTreeMap::new(), Rule::ValuesOneOf(STRATEGIES);
+    }
+
     /// Workers.
-    pub worker: Worker,
+    worker: Worker {
+        /// This node's name; the host name when empty.
+        node: String = String::new();
+        /// How a node is chosen for a device.
+        scheduler: String = "least_load".into(), Rule::OneOf(SCHEDULERS);
+        /// Devices that one node may own at a time; idle ones make room.
+        pinned_per_node: usize = 10_000, Rule::Range(1, 1_000_000);
+        /// Jobs of `FifoQ` that run at a time.
+        fifo_concurrency: usize = 64, Rule::Range(1, 100_000);
+        /// FIFO jobs at a time on one device.
+        sessions_per_device: usize = 1, Rule::Range(1, 1024);
+        /// Seconds an idle session is kept, so that VTY lines are not held for ever.
+        pinned_idle_timeout: u64 = 600, Rule::Range(0, 30 * DAY);
+        /// Seconds between signs of life on an idle session, unless the request says (`keepalive`).
+        keepalive: u64 = 60, Rule::Range(0, DAY);
+        /// Seconds a device lease lasts unrenewed.
+        lease: u64 = 10, Rule::Range(1, 3600);
+        /// Seconds a stopping server waits for running jobs.
+        drain_timeout: u64 = 30, Rule::Range(0, DAY);
+        /// Connections being opened at a time.
+        connects_at_once: usize = 128, Rule::Range(1, 100_000);
+    }
+
     /// The embedded store, and bounds of queues.
-    pub store: Store,
+    store: Store {
+        /// Folder of the store, its keys and the host-key file.
+        path: PathBuf = "netpulse-data".into(), Rule::NotEmpty;
+        /// Jobs waiting at a time, over all queues.
+        max_queued: usize = 200_000, Rule::Range(1, 100_000_000);
+        /// Jobs waiting at a time for one device.
+        max_queued_per_device: usize = 10_000, Rule::Range(1, 100_000_000);
+        /// Bytes of results kept in memory for fast reads; older ones are read from disk.
+        result_cache: usize = 64 * 1024 * 1024, Rule::Range(0, 1024 * 1024 * MIB);
+        /// Events kept for watchers that resume.
+        events: usize = 65_536, Rule::Range(0, 100_000_000);
+    }
+
     /// Device sessions.
-    pub session: Session,
+    session: Session {
+        /// What to do about a device's host key: `accept-new` learns it once, `strict` knows it before, `off` asks nothing.
+        host_keys: String = "accept-new".into(), Rule::OneOf(HOST_KEY_POLICIES);
+        /// The host-key store; `known_hosts` in the store's folder when absent.
+        known_hosts: Option<PathBuf> = None;
+        /// Bytes of output that one command may give.
+        max_output: usize = 100 * 1024 * 1024, Rule::Range(1024, 16 * 1024 * MIB);
+        /// Seconds for TCP and SSH handshake, unless the request says (`conn_timeout`).
+        connect_timeout: u64 = 10, Rule::Range(1, 3600);
+        /// Folders below which clients may name private keys (`key_file`); empty means none.
+        key_dirs: Vec<PathBuf> = Vec::new(), Rule::ExistingFolder;
+    }
+
     /// Platforms.
-    pub platform: Platform,
+    platform: Platform {
+        /// Folder whose YAML files add platforms or replace built-in ones.
+        dir: Option<PathBuf> = None, Rule::ExistingFolder;
+    }
+
     /// Templates.
-    pub template: Template,
+    template: Template {
+        /// Folders below which `file://` templates may lie; empty means none.
+        dirs: Vec<PathBuf> = Vec::new(), Rule::ExistingFolder;
+        /// Hosts that `http(s)://` templates may come from; empty means none.
+        remote_hosts: Vec<String> = Vec::new();
+        /// Folder of ntc-templates.
+        ntc_dir: Option<PathBuf> = None, Rule::ExistingFolder;
+        /// Compiled templates kept.
+        cache: usize = 1024, Rule::Range(0, 1_000_000);
+    }
+
     /// Files.
-    pub storage: Storage,
+    storage: Storage {
+        /// Folder of uploads and downloads.
+        staging: PathBuf = "netpulse-data/staging".into(), Rule::NotEmpty;
+        /// Hours they are kept.
+        retention_hours: u64 = 24, Rule::Range(1, 24 * 3650);
+    }
+
     /// What is kept of modifications.
-    pub audit: Audit,
+    audit: Audit {
+        /// Days the outcome of a modification still answers GET /jobs/{id}.
+        retention_days: u64 = 30, Rule::Range(0, 3650);
+    }
+
     /// Logs.
-    pub log: Log,
-}
-
-/// The REST API.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// Address to listen on.
-    pub host: String,
-    /// Port to listen on; 0 takes a free one.
-    pub port: u16,
-    /// How clients reach this server, for links in answers.
-    pub external_url: Option<String>,
-    /// The key that clients send. Required.
-    pub api_key: String,
-    /// Name of the header, query parameter and cookie that carries it.
-    pub api_key_name: String,
-    /// Certificate chain, PEM. With `tls_key` the server speaks HTTPS.
-    pub tls_cert: Option<PathBuf>,
-    /// Private key, PEM.
-    pub tls_key: Option<PathBuf>,
-    /// Answer shared paths in the early API's envelope.
-    pub legacy_envelope: bool,
-    /// Origins that browsers may call from; empty means none.
-    pub cors_origins: Vec<String>,
-    /// Seconds a POST waits for its job's end when the client does not say.
-    pub exec_wait: u64,
-    /// The longest `wait` that is honoured, seconds.
-    pub max_wait: u64,
-    /// The largest request body, bytes.
-    pub max_body: usize,
-    /// Connections at a time; more wait in the kernel's queue.
-    pub max_connections: usize,
-    /// Devices in one bulk request.
-    pub max_bulk: usize,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".into(),
-            port: 9000,
-            external_url: None,
-            api_key: String::new(),
-            api_key_name: "X-API-KEY".into(),
-            tls_cert: None,
-            tls_key: None,
-            legacy_envelope: false,
-            cors_origins: Vec::new(),
-            exec_wait: 0,
-            max_wait: 300,
-            max_body: 32 * 1024 * 1024,
-            max_connections: 4096,
-            max_bulk: 50_000,
-        }
-    }
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
-    }
-}
-
-/// Defaults of jobs, seconds.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct JobDefaults {
-    /// How long a canceled job is remembered.
-    pub ttl: u64,
-    /// How long a job may run.
-    pub timeout: u64,
-    /// How long a result is kept.
-    pub result_ttl: u64,
-    /// Driver name to `fifo` or `pinned`, for requests that do not say.
-    pub default_strategy: std::collections::BTreeMap<String, String>,
-}
-
-impl Default for JobDefaults {
-    fn default() -> Self {
-        Self { ttl: 1800, timeout: 300, result_ttl: 300, default_strategy: Default::default() }
-    }
-}
-
-/// Workers.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Worker {
-    /// This node's name; the host name when empty.
-    pub node: String,
-    /// How a node is chosen for a device.
-    pub scheduler: String,
-    /// Devices that one node may own at a time; idle ones make room.
-    pub pinned_per_node: usize,
-    /// Jobs of `FifoQ` that run at a time.
-    pub fifo_concurrency: usize,
-    /// FIFO jobs at a time on one device.
-    pub sessions_per_device: usize,
-    /// Seconds an idle session is kept.
-    pub pinned_idle_timeout: u64,
-    /// Seconds between signs of life on an idle session, unless the request says (`keepalive`).
-    pub keepalive: u64,
-    /// Seconds a device lease lasts unrenewed.
-    pub lease: u64,
-    /// Seconds a stopping server waits for running jobs.
-    pub drain_timeout: u64,
-    /// Connections being opened at a time.
-    pub connects_at_once: usize,
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Self {
-            node: String::new(),
-            scheduler: "least_load".into(),
-            pinned_per_node: 10_000,
-            fifo_concurrency: 64,
-            sessions_per_device: 1,
-            pinned_idle_timeout: 600,
-            keepalive: 60,
-            lease: 10,
-            drain_timeout: 30,
-            connects_at_once: 128,
-        }
-    }
-}
-
-/// The embedded store, and bounds of queues.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Store {
-    /// Folder of the store, its keys and the host-key file.
-    pub path: PathBuf,
-    /// Jobs waiting at a time, over all queues.
-    pub max_queued: usize,
-    /// Jobs waiting at a time for one device.
-    pub max_queued_per_device: usize,
-    /// Bytes of results kept in memory for fast reads; older ones are read from disk.
-    pub result_cache: usize,
-    /// Events kept for watchers that resume.
-    pub events: usize,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            path: "netpulse-data".into(),
-            max_queued: 200_000,
-            max_queued_per_device: 10_000,
-            result_cache: 64 * 1024 * 1024,
-            events: 65_536,
-        }
-    }
-}
-
-/// Device sessions.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Session {
-    /// `accept-new`, `strict` or `off`.
-    pub host_keys: String,
-    /// The host-key store; `known_hosts` in the store's folder when absent.
-    pub known_hosts: Option<PathBuf>,
-    /// Bytes of output that one command may give.
-    pub max_output: usize,
-    /// Seconds for TCP and SSH handshake, unless the request says (`conn_timeout`).
-    pub connect_timeout: u64,
-    /// Folders below which clients may name private keys (`key_file`); empty means none.
-    pub key_dirs: Vec<PathBuf>,
-}
-
-impl Default for Session {
-    fn default() -> Self {
-        Self {
-            host_keys: "accept-new".into(),
-            known_hosts: None,
-            max_output: 100 * 1024 * 1024,
-            connect_timeout: 10,
-            key_dirs: Vec::new(),
-        }
-    }
-}
-
-/// Platforms.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Platform {
-    /// Folder whose YAML files add platforms or replace built-in ones.
-    pub dir: Option<PathBuf>,
-}
-
-/// Templates.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Template {
-    /// Folders below which `file://` templates may lie; empty means none.
-    pub dirs: Vec<PathBuf>,
-    /// Hosts that `http(s)://` templates may come from; empty means none.
-    pub remote_hosts: Vec<String>,
-    /// Folder of ntc-templates.
-    pub ntc_dir: Option<PathBuf>,
-    /// Compiled templates kept.
-    pub cache: usize,
-}
-
-impl Default for Template {
-    fn default() -> Self {
-        Self { dirs: Vec::new(), remote_hosts: Vec::new(), ntc_dir: None, cache: 1024 }
-    }
-}
-
-/// Files.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Storage {
-    /// Folder of uploads and downloads.
-    pub staging: PathBuf,
-    /// Hours they are kept.
-    pub retention_hours: u64,
-}
-
-impl Default for Storage {
-    fn default() -> Self {
-        Self { staging: "netpulse-data/staging".into(), retention_hours: 24 }
-    }
-}
-
-/// What is kept of modifications.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Audit {
-    /// Days the outcome of a modification still answers GET /jobs/{id}.
-    pub retention_days: u64,
-}
-
-impl Default for Audit {
-    fn default() -> Self {
-        Self { retention_days: 30 }
-    }
-}
-
-/// Logs.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// `DEBUG`, `INFO`, `WARNING` or `ERROR`, or a filter (`info,netpulse_session=debug`).
-    pub level: String,
-    /// `text` or `json`.
-    pub format: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "INFO".into(), format: "text".into() }
+    log: Log {
+        /// `DEBUG`, `INFO`, `WARNING` or `ERROR`, or a filter (`info,netpulse_session=debug`).
+        level: String = "INFO".into(), Rule::LogFilter;
+        /// `text` or `json`.
+        format: String = "text".into(), Rule::OneOf(LOG_FORMATS);
     }
 }

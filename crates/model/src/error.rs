@@ -106,10 +106,11 @@ impl<'de> Deserialize<'de> for ErrorCode {
 }
 
 /// What a failed job says: `{"type": code, "message": sentence}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ErrorInfo {
     /// The stable code.
     #[serde(rename = "type")]
+    #[schema(value_type = String, example = "connect_failed")]
     pub code: ErrorCode,
     /// What happened, where, and what to do. Never a secret.
     pub message: String,

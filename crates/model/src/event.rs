@@ -8,16 +8,19 @@ use crate::result::Outcome;
 use crate::time::Timestamp;
 
 /// Position in the event stream: grows by time, also over restarts of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(transparent)]
 pub struct EventId(pub u64);
 
 /// One thing that happened to one job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Event {
     /// Where a watcher resumes (`Last-Event-ID`).
     pub id: EventId,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Which job.
     pub job: JobId,
@@ -29,7 +32,7 @@ pub struct Event {
 }
 
 /// What happened. `event` in JSON and in the server-sent event's `event:` line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
     /// Accepted and durable.

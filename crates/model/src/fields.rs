@@ -181,7 +181,11 @@ impl<'a> Fields<'a> {
                 None
             }
             Some(n) if n < low => {
-                self.error(key, "greater_than_equal", format!("Input should be greater than or equal to {low}"));
+                self.error(
+                    key,
+                    "greater_than_equal",
+                    format!("Input should be greater than or equal to {low}"),
+                );
                 None
             }
             Some(n) if n > high => {
@@ -202,7 +206,11 @@ impl<'a> Fields<'a> {
                 "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
                 "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
                 _ => {
-                    self.error(key, "bool_parsing", "Input should be a valid boolean, unable to interpret input");
+                    self.error(
+                        key,
+                        "bool_parsing",
+                        "Input should be a valid boolean, unable to interpret input",
+                    );
                     None
                 }
             },

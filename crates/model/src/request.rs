@@ -66,7 +66,7 @@ impl fmt::Debug for ConnectionArgs {
 }
 
 /// A payload: what to send, or what to render it from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Payload {
     /// One item.
@@ -114,7 +114,7 @@ pub struct TemplateCall {
 }
 
 /// How the job waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// In `FifoQ`, by any free slot.
@@ -124,7 +124,7 @@ pub enum Strategy {
 }
 
 /// What the audit keeps of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditMode {
     /// Request (masked) and result.
@@ -195,7 +195,10 @@ impl fmt::Debug for ExecutionRequest {
 const NOT_YET: &[(&str, &str)] = &[
     ("credential", "Credential support is disabled in server configuration"),
     ("file_transfer", "File transfer is not available in this version; leave `file_transfer` out"),
-    ("webhook", "Webhooks are not available in this version; follow GET /jobs/{id}/events, or ask with `wait`"),
+    (
+        "webhook",
+        "Webhooks are not available in this version; follow GET /jobs/{id}/events, or ask with `wait`",
+    ),
     ("detach", "Detached mode is not available in this version; leave `detach` out"),
     ("push_interval", "Detached mode is not available in this version; leave `push_interval` out"),
     ("staged_file_id", "`staged_file_id` is set by the server only"),
@@ -215,9 +218,28 @@ fn asks_for_something(value: &Value) -> bool {
 
 /// Fields that [`ExecutionRequest`] reads itself.
 const KNOWN: &[&str] = &[
-    "driver", "connection_args", "credential", "driver_args", "command", "config", "file_transfer",
-    "rendering", "parsing", "queue_strategy", "ttl", "execution_timeout", "result_ttl", "audit_mode",
-    "webhook", "detach", "push_interval", "staged_file_id", "priority", "retry", "devices", "options",
+    "driver",
+    "connection_args",
+    "credential",
+    "driver_args",
+    "command",
+    "config",
+    "file_transfer",
+    "rendering",
+    "parsing",
+    "queue_strategy",
+    "ttl",
+    "execution_timeout",
+    "result_ttl",
+    "audit_mode",
+    "webhook",
+    "detach",
+    "push_interval",
+    "staged_file_id",
+    "priority",
+    "retry",
+    "devices",
+    "options",
     "wait",
 ];
 
@@ -232,12 +254,20 @@ fn payload(fields: &mut Fields<'_>, key: &str) -> Option<Payload> {
         Value::Array(items) => {
             let texts: Option<Vec<String>> = items.iter().map(|i| i.as_str().map(str::to_owned)).collect();
             if texts.is_none() {
-                fields.error(key, "string_type", "Input should be a valid string, list of strings, or dictionary");
+                fields.error(
+                    key,
+                    "string_type",
+                    "Input should be a valid string, list of strings, or dictionary",
+                );
             }
             texts.map(Payload::List)
         }
         _ => {
-            fields.error(key, "string_type", "Input should be a valid string, list of strings, or dictionary");
+            fields.error(
+                key,
+                "string_type",
+                "Input should be a valid string, list of strings, or dictionary",
+            );
             None
         }
     }
@@ -245,7 +275,9 @@ fn payload(fields: &mut Fields<'_>, key: &str) -> Option<Payload> {
 
 fn template_call(fields: &mut Fields<'_>, key: &str, default_name: &str) -> Option<TemplateCall> {
     fields.nested(key, |inner| {
-        let name = inner.string("name").or_else(|| inner.string(if key == "parsing" { "parser" } else { "renderer" }));
+        let name = inner
+            .string("name")
+            .or_else(|| inner.string(if key == "parsing" { "parser" } else { "renderer" }));
         TemplateCall {
             name: name.unwrap_or_else(|| default_name.to_owned()),
             template: inner.string("template"),
@@ -283,7 +315,8 @@ impl ExecutionRequest {
     pub fn read(body: &Value, default_ttl: u64) -> Result<Self, Errors> {
         let body = flatten_options(body);
         let mut errors = Vec::new();
-        let request = Fields::of(&body, Vec::new(), &mut errors).and_then(|mut f| Self::read_fields(&mut f, default_ttl, true));
+        let request = Fields::of(&body, Vec::new(), &mut errors)
+            .and_then(|mut f| Self::read_fields(&mut f, default_ttl, true));
         match request {
             Some(request) if errors.is_empty() => Ok(request),
             _ => Err(errors),
@@ -303,7 +336,11 @@ impl ExecutionRequest {
             }
         }
         if connection_args.0.get("credential_ref").is_some_and(asks_for_something) {
-            f.error("connection_args", "value_error", "Credential support is disabled in server configuration");
+            f.error(
+                "connection_args",
+                "value_error",
+                "Credential support is disabled in server configuration",
+            );
         }
         for (key, sentence) in NOT_YET_ARGS {
             if driver_args.get(*key).is_some_and(asks_for_something) {
@@ -329,10 +366,12 @@ impl ExecutionRequest {
                 "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set.",
             );
         }
-        if let Some(Operation::Command(Payload::Object(_)) | Operation::Config(Payload::Object(_))) = &operation {
-            if rendering.is_none() {
-                f.error("rendering", "value_error", "`rendering` should be set when command/config is a dict");
-            }
+        let is_object = matches!(
+            &operation,
+            Some(Operation::Command(Payload::Object(_)) | Operation::Config(Payload::Object(_)))
+        );
+        if is_object && rendering.is_none() {
+            f.error("rendering", "value_error", "`rendering` should be set when command/config is a dict");
         }
         let retry = f.nested("retry", |inner| {
             let max = inner.integer("max", 0, 10).unwrap_or(0);
@@ -426,17 +465,19 @@ impl ExecutionRequest {
     /// `driver_args`, then `connection_args`.
     #[must_use]
     pub fn flag(&self, key: &str) -> Option<bool> {
-        [&self.extra, &self.driver_args, &self.connection_args.0].into_iter().find_map(|map| match map.get(key)? {
-            Value::Bool(b) => Some(*b),
-            Value::String(text) => text.to_ascii_lowercase().parse().ok(),
-            Value::Number(n) => n.as_i64().map(|n| n != 0),
-            _ => None,
+        [&self.extra, &self.driver_args, &self.connection_args.0].into_iter().find_map(|map| {
+            match map.get(key)? {
+                Value::Bool(b) => Some(*b),
+                Value::String(text) => text.to_ascii_lowercase().parse().ok(),
+                Value::Number(n) => n.as_i64().map(|n| n != 0),
+                _ => None,
+            }
         })
     }
 }
 
 /// One device of a bulk request that could not even be asked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BulkFailure {
     /// The host as given.
     pub host: String,
@@ -466,7 +507,9 @@ impl BulkRequest {
         }
         let devices = fields.list("devices").cloned().unwrap_or_default();
         let each_has_payload = !devices.is_empty()
-            && devices.iter().all(|d| ["command", "config"].iter().any(|k| d.get(k).is_some_and(|v| !v.is_null())));
+            && devices
+                .iter()
+                .all(|d| ["command", "config"].iter().any(|k| d.get(k).is_some_and(|v| !v.is_null())));
         let base = ExecutionRequest::read_fields(&mut fields, 600, !each_has_payload && !devices.is_empty());
         for (index, device) in devices.iter().enumerate() {
             let loc = vec![Value::from("devices"), Value::from(index)];
@@ -506,7 +549,8 @@ impl BulkRequest {
             }
         }
         let (Some(base), true) = (base, errors.is_empty()) else { return Err(errors) };
-        let devices = devices.iter().filter_map(Value::as_object).map(|map| Self::device(&base, map)).collect();
+        let devices =
+            devices.iter().filter_map(Value::as_object).map(|map| Self::device(&base, map)).collect();
         Ok(Self { devices })
     }
 
@@ -543,7 +587,10 @@ impl BulkRequest {
         }
         request.connection_args = request.connection_args.overlaid(&overrides);
         if matches!(request.payload(), Payload::Object(_)) && request.rendering.is_none() {
-            errors.push(FieldError::new(&["rendering"], "`rendering` should be set when command/config is a dict"));
+            errors.push(FieldError::new(
+                &["rendering"],
+                "`rendering` should be set when command/config is a dict",
+            ));
         }
         if errors.is_empty() {
             Ok(request)
@@ -603,9 +650,10 @@ mod tests {
 
     #[test]
     fn reads_what_the_python_client_sends() {
-        let request = exec(json!({"command": ["show clock"], "ttl": 300, "detach": false, "enable_mode": false,
+        let request =
+            exec(json!({"command": ["show clock"], "ttl": 300, "detach": false, "enable_mode": false,
             "save": true, "staged_file_id": null, "driver_args": {"read_timeout": 40}}))
-        .unwrap();
+            .unwrap();
         assert_eq!(request.kind(), JobKind::Query);
         assert_eq!(request.flag("save"), Some(true));
         assert_eq!(request.flag("enable_mode"), Some(false));
@@ -614,7 +662,9 @@ mod tests {
 
     #[test]
     fn rules_have_their_sentences() {
-        assert!(message(json!({"command": "a", "config": "b"})).contains("Only one of `config` or `command`"));
+        assert!(
+            message(json!({"command": "a", "config": "b"})).contains("Only one of `config` or `command`")
+        );
         assert!(message(json!({})).contains("Either `config`, `command`"));
         assert!(message(json!({"config": {"vlan": 1}})).contains("`rendering` should be set"));
         assert!(message(json!({"command": "a", "detach": true})).contains("not available"));
@@ -625,7 +675,9 @@ mod tests {
 
     #[test]
     fn s4_a_client_cannot_name_a_staged_file() {
-        assert!(message(json!({"command": "a", "staged_file_id": "/etc/passwd"})).contains("set by the server"));
+        assert!(
+            message(json!({"command": "a", "staged_file_id": "/etc/passwd"})).contains("set by the server")
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::ErrorInfo;
 
 /// What a modification did to the device, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// All of it took effect.
@@ -33,7 +33,7 @@ impl Outcome {
 }
 
 /// One command's or one configuration line's result (upstream: `DriverExecutionResult`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExecutionResult {
     /// What was sent.
     pub command: String,
@@ -130,10 +130,11 @@ impl<'de> Deserialize<'de> for ResultType {
 }
 
 /// A job's result: what each line gave, why it failed, and what a modification did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JobResult {
-    /// How it ended.
+    /// How it ended: 1 successful, 2 failed, 3 stopped, 4 retried.
     #[serde(rename = "type")]
+    #[schema(value_type = u8, minimum = 1, maximum = 4)]
     pub kind: ResultType,
     /// One entry per command or line, also when the job failed part way.
     pub retval: Option<Vec<ExecutionResult>>,

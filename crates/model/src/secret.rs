@@ -7,9 +7,22 @@ pub const MASK: &str = "******";
 
 /// Keys whose values are secrets wherever they stand.
 const SECRET_KEYS: &[&str] = &[
-    "password", "passwd", "secret", "private_key", "token", "pkey", "passphrase", "proxy_password",
-    "proxy_pkey", "proxy_passphrase", "sudo_password", "secret_id", "api_key", "enable_password",
-    "community", "key_data",
+    "password",
+    "passwd",
+    "secret",
+    "private_key",
+    "token",
+    "pkey",
+    "passphrase",
+    "proxy_password",
+    "proxy_pkey",
+    "proxy_passphrase",
+    "sudo_password",
+    "secret_id",
+    "api_key",
+    "enable_password",
+    "community",
+    "key_data",
 ];
 
 /// Whether the value under `key` is a secret.
@@ -34,11 +47,8 @@ pub fn masked(value: &Value) -> Value {
 pub fn masked_map(map: &Map<String, Value>) -> Map<String, Value> {
     map.iter()
         .map(|(key, value)| {
-            let masked_value = if is_secret_key(key) && !value.is_null() {
-                Value::from(MASK)
-            } else {
-                masked(value)
-            };
+            let masked_value =
+                if is_secret_key(key) && !value.is_null() { Value::from(MASK) } else { masked(value) };
             (key.clone(), masked_value)
         })
         .collect()

@@ -67,9 +67,7 @@ fn zone() -> chrono_tz::Tz {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DateTime::<Utc>::from_timestamp_micros(self.0) {
-            Some(at) => {
-                f.write_str(&at.with_timezone(&zone()).to_rfc3339_opts(SecondsFormat::Micros, false))
-            }
+            Some(at) => f.write_str(&at.with_timezone(&zone()).to_rfc3339_opts(SecondsFormat::Micros, false)),
             None => write!(f, "{}us", self.0),
         }
     }

@@ -6,7 +6,7 @@ use crate::device::QueueName;
 use crate::time::Timestamp;
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
     /// Has just come up.
@@ -20,7 +20,7 @@ pub enum WorkerState {
 }
 
 /// One worker: a node, its FIFO worker, or the owner of one device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WorkerRecord {
     /// `<node>`, `<node>_FifoQ` or `<node>_HostQ_<device>`.
     pub name: String,
@@ -31,10 +31,13 @@ pub struct WorkerRecord {
     /// The node's name.
     pub hostname: String,
     /// The queues it serves.
+    #[schema(value_type = Vec<String>)]
     pub queues: Vec<QueueName>,
     /// When it last said that it lives.
+    #[schema(value_type = String, format = DateTime)]
     pub last_heartbeat: Timestamp,
     /// When it came up.
+    #[schema(value_type = String, format = DateTime)]
     pub birth_at: Timestamp,
     /// Jobs that ended `finished`.
     pub successful_job_count: u64,

@@ -1,1 +1,182 @@
-fn main() {}
+//! The `netpulse` binary: reads flags, runs one subcommand, says how it went.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod api;
+mod bench;
+mod bulk;
+mod cancel;
+mod completions;
+mod config;
+mod demo;
+mod devices;
+mod exec;
+mod exit;
+mod fetch;
+mod follow;
+#[cfg(test)]
+mod help;
+mod job;
+mod jobs;
+mod logging;
+mod parse;
+mod payload;
+mod platforms;
+mod profile;
+mod render;
+mod serve;
+mod server;
+mod simulate;
+mod stop;
+mod test;
+mod ui;
+mod view;
+mod watch;
+mod workers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::Api;
+use crate::exit::{Failure, Outcome};
+use crate::ui::{Format, Ui};
+
+/// Network devices behind one REST API: the server, and the command line to it
+#[derive(Debug, Parser)]
+#[command(
+    name = "netpulse",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_long_help = after_help(),
+    after_help = "`netpulse help COMMAND` shows a command with examples; `netpulse --help` the exit codes."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn after_help() -> String {
+    format!(
+        "Which server, with which key:\n  1. --url and --api-key\n  2. NETPULSE_URL and NETPULSE_API_KEY\n  \
+         3. the profile (--profile) in ./netpulse.yaml or ~/.netpulse/config.yaml, as for the Python\n     client: \
+         `default:` and `profiles:` with base_url, api_key, driver, connection_args\n  4. {}\n\n{}",
+        profile::DEFAULT_URL,
+        exit::help()
+    )
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "For every command")]
+pub struct Global {
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+    /// The server [default: the profile's, or http://127.0.0.1:9000]
+    #[arg(long, global = true, alias = "endpoint", env = "NETPULSE_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// The key of the server
+    #[arg(long, global = true, env = "NETPULSE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+    /// The header that carries the key [default: the profile's, or X-API-KEY]
+    #[arg(long, global = true, env = "NETPULSE_API_KEY_NAME", hide_env_values = true, value_name = "HEADER", hide_short_help = true)]
+    api_key_name: Option<String>,
+    /// Profile of ./netpulse.yaml or ~/.netpulse/config.yaml
+    #[arg(long, global = true, env = "NETPULSE_PROFILE", hide_env_values = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// Certificate (PEM) that must have signed the server's
+    #[arg(long, global = true, value_name = "FILE", env = "NETPULSE_CA", hide_env_values = true, hide_short_help = true)]
+    ca: Option<PathBuf>,
+    /// Trust any certificate: for a first look, never for work
+    #[arg(long, global = true, conflicts_with = "ca", hide_short_help = true)]
+    insecure: bool,
+    /// Log this command's own work: DEBUG, INFO, WARNING, ERROR, or a filter
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
+    Exec(exec::ExecArgs),
+    Bulk(bulk::BulkArgs),
+    Test(test::TestArgs),
+    Jobs(jobs::JobsArgs),
+    Job(job::JobArgs),
+    Watch(watch::WatchArgs),
+    Cancel(cancel::CancelArgs),
+    Workers(workers::WorkersArgs),
+    Platforms(platforms::PlatformsArgs),
+    Render(render::RenderArgs),
+    Parse(parse::ParseArgs),
+    Simulate(simulate::SimulateArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.global.output);
+    match run(cli, &ui) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            ui.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, ui: &Ui) -> Outcome {
+    let global = &cli.global;
+    // A server logs as its configuration says; the flag is part of that.
+    if let (Some(level), false) = (&global.log_level, matches!(cli.command, Command::Serve(_))) {
+        logging::start(level, "text")?;
+    }
+    match cli.command {
+        Command::Serve(args) => serve::run(&args, global.log_level.as_deref(), ui),
+        Command::Bench(args) => bench::run(&args, ui),
+        Command::Demo(args) => demo::run(&args, ui),
+        Command::Config(args) => config::run(args, ui),
+        Command::Completions(args) => completions::run(&args, ui),
+        Command::Platforms(args) => platforms::run(&args, ui),
+        Command::Render(args) => render::run(&args, ui),
+        Command::Parse(args) => parse::run(&args, ui),
+        Command::Simulate(args) => simulate::run(args, ui),
+        Command::Exec(args) => ask(global, async |api| exec::run(args, api, ui).await),
+        Command::Bulk(args) => ask(global, async |api| bulk::run(args, api, ui).await),
+        Command::Test(args) => ask(global, async |api| test::run(args, api, ui).await),
+        Command::Jobs(args) => ask(global, async |api| jobs::run(args, api, ui).await),
+        Command::Job(args) => ask(global, async |api| job::run(args, api, ui).await),
+        Command::Watch(args) => ask(global, async |api| watch::run(args, api, ui).await),
+        Command::Cancel(args) => ask(global, async |api| cancel::run(args, api, ui).await),
+        Command::Workers(args) => ask(global, async |api| workers::run(args, api, ui).await),
+    }
+}
+
+/// Runs asynchronous work to its end on all cores.
+fn block_on<T>(work: impl Future<Output = Result<T, exit::Failure>>) -> Result<T, exit::Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| exit::Failure::local(format!("no threads: {error}")))?
+        .block_on(work)
+}
+
+/// Runs what asks a server: one thread is plenty.
+fn ask(global: &Global, work: impl AsyncFnOnce(&Api) -> Outcome) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::local(format!("cannot start: {e}")))?;
+    runtime.block_on(async {
+        let api = Api::connect(global)?;
+        work(&api).await
+    })
+}

@@ -6,5 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod driver;
+mod templates;
 
 pub use driver::*;
+pub use templates::*;

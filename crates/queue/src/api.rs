@@ -81,6 +81,9 @@ pub enum QueueError {
     /// The engine has been closed.
     #[error("the store has been closed")]
     Closed,
+    /// The node has not joined, or has left: whatever it held is lost, and it has to join again.
+    #[error("the node `{0}` has not joined")]
+    UnknownNode(NodeName),
 }
 
 /// The right to be the one writer of one device, until it ends or is renewed.
@@ -134,7 +137,8 @@ pub struct Completion {
 pub enum Verdict {
     /// It counts.
     Taken,
-    /// The claim or lease is no longer this one's: nothing was changed.
+    /// The claim or lease is no longer this one's: nothing was changed. A worker that meets this
+    /// stops sending. [`Queue::retry`] also refuses so a modification that has begun to send.
     Stale,
 }
 
@@ -292,13 +296,19 @@ pub trait Queue: Send + Sync + 'static {
     async fn leave(&self, node: &str) -> Result<(), QueueError>;
 
     /// Takes a device, if nobody holds it; the lease lasts [`Queue::lease_time`] unless renewed.
-    /// A node that holds it already gets the same lease again.
+    /// A node that holds it already gets the same lease again. None also while a modification of
+    /// `FifoQ` runs on it, when the node has all the devices that it joined for (`capacity`), and
+    /// when the node has not joined or fell silent: it hears of the device again by
+    /// [`Signal::Device`] once it is free, but has to remember itself what it had no room for.
     async fn acquire(&self, node: &str, device: &DeviceKey) -> Result<Option<Lease>, QueueError>;
 
-    /// Prolongs all leases of a node and says that it lives; returns those that are lost.
+    /// Prolongs all leases of a node and says that it lives; returns those that were lost since it
+    /// last renewed. [`QueueError::UnknownNode`] when it never joined or has left: everything is
+    /// lost, join again.
     async fn renew(&self, node: &str) -> Result<Vec<Lease>, QueueError>;
 
-    /// Gives a device back.
+    /// Gives a device back. A job still running under the lease is settled as if its worker was
+    /// lost; an old lease changes nothing.
     async fn release(&self, lease: &Lease) -> Result<(), QueueError>;
 
     /// How long a lease lasts unrenewed.
@@ -307,16 +317,27 @@ pub trait Queue: Send + Sync + 'static {
     /// The next job of a device's own queue, in order (promise 3); none when it is empty, when a
     /// job of the device runs, or when the lease is lost. A modification's start is durable
     /// before this returns (promise 6).
+    ///
+    /// Order holds over both ways to a device: a modification starts when nothing runs on the
+    /// device and nothing accepted before it (by priority, then acceptance) waits for it, in its
+    /// own queue or in `FifoQ`; a query does not overtake a modification that waits.
+    ///
+    /// On [`QueueError::Unavailable`] the job stays where it was and is signalled again: wait a
+    /// moment before asking.
     async fn claim(&self, lease: &Lease) -> Result<Option<Claim>, QueueError>;
 
     /// The next job of `FifoQ` that may run now: a modification only when its device has no other
-    /// writer, whose lease the claim then holds until it ends; at most `per_device` jobs at a time
-    /// on one device.
+    /// writer, whose lease the claim then holds until it ends; at most `per_device` jobs of `FifoQ`
+    /// at a time on one device. A lease whose owner runs nothing is no hindrance: the owner's next
+    /// claim waits for the modification, as only claims allow to send.
+    ///
+    /// After [`Signal::Fifo`] a node asks until there is none or its slots are full, and again
+    /// whenever a slot comes free: it is signalled once until it asks.
     async fn claim_fifo(&self, node: &str, per_device: usize) -> Result<Option<Claim>, QueueError>;
 
     /// Notes what is about to be sent or was answered: published as an event, and for a
     /// modification written so that a crash still tells the last line known sent. Does not wait
-    /// for the disk.
+    /// for the disk. Only [`Verdict::Taken`] allows to send the line.
     fn progress(&self, token: &ClaimToken, what: What) -> Verdict;
 
     /// Puts a query back to be tried again after `delay` (promise 6: modifications are refused
@@ -324,7 +345,12 @@ pub trait Queue: Send + Sync + 'static {
     async fn retry(&self, token: &ClaimToken, delay: Duration, reason: &str) -> Result<Verdict, QueueError>;
 
     /// Ends a job: stored once, a stale claim changes nothing (promise 7). The outcome of a
-    /// modification is durable before this returns.
+    /// modification is durable before this returns; until then readers see it `started` and its
+    /// device is held.
+    ///
+    /// During an outage of the store this waits. [`QueueError::Unavailable`] means that the wait
+    /// was given up, not the result: call again with the same completion until there is a verdict
+    /// (promise 11). A call that is repeated while the first one is on its way joins it.
     async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError>;
 
     // --- workers -------------------------------------------------------------------------------
@@ -352,4 +378,22 @@ pub struct KnownLines {
     pub answered: Vec<ExecutionResult>,
     /// The line that was on its way, if any.
     pub sending: Option<(usize, String)>,
+}
+
+impl KnownLines {
+    /// Takes in one progress note; others than `Sending` and `Line` say nothing about lines.
+    pub fn note(&mut self, what: &What) {
+        match what {
+            What::Sending { index, command, .. } => self.sending = Some((*index, command.clone())),
+            What::Line { command, stdout, stderr, exit_status, .. } => {
+                self.sending = None;
+                let mut result = ExecutionResult::ok(command.clone(), "");
+                result.stdout = stdout.clone();
+                result.stderr = stderr.clone();
+                result.exit_status = *exit_status;
+                self.answered.push(result);
+            }
+            _ => {}
+        }
+    }
 }

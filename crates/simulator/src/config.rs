@@ -130,7 +130,10 @@ impl Config {
         let mut path: Vec<(usize, String)> = Vec::new();
         for raw in text.lines() {
             let line = raw.trim();
-            if line.is_empty() || line == rules.separator || (rules.style == Style::Block && (line == "next" || line == "end")) {
+            if line.is_empty()
+                || line == rules.separator
+                || (rules.style == Style::Block && (line == "next" || line == "end"))
+            {
                 continue;
             }
             let depth = raw.len() - raw.trim_start().len();
@@ -139,7 +142,11 @@ impl Config {
             }
             let above: Vec<String> = path.iter().map(|(_, t)| t.clone()).collect();
             if let Some(nodes) = config.level(&above, true) {
-                nodes.push(Node { text: line.to_owned(), children: Vec::new(), section: rules.style == Style::Block && !line.starts_with("set ") });
+                nodes.push(Node {
+                    text: line.to_owned(),
+                    children: Vec::new(),
+                    section: rules.style == Style::Block && !line.starts_with("set "),
+                });
             }
             path.push((depth, line.to_owned()));
         }
@@ -184,7 +191,13 @@ impl Config {
             // `set <key> <value>` always holds one value.
             line.split(' ').take(2).collect::<Vec<_>>().join(" ")
         } else {
-            rules.single.iter().filter(|k| has_words(line, k)).max_by_key(|k| k.len()).cloned().unwrap_or_default()
+            rules
+                .single
+                .iter()
+                .filter(|k| has_words(line, k))
+                .max_by_key(|k| k.len())
+                .cloned()
+                .unwrap_or_default()
         };
         if !key.is_empty() {
             if let Some(node) = nodes.iter_mut().find(|n| has_words(&n.text, &key)) {
@@ -203,7 +216,8 @@ impl Config {
 
     /// Set style: puts the path of words `base` + `rest`.
     pub fn set(&mut self, rules: &Rules, base: &[String], rest: &str) -> Edit {
-        let path: Vec<String> = base.iter().flat_map(|b| words(b)).chain(words(rest)).filter(|w| w != "/").collect();
+        let path: Vec<String> =
+            base.iter().flat_map(|b| words(b)).chain(words(rest)).filter(|w| w != "/").collect();
         let single = rules.single.iter().any(|s| {
             let end = words(s);
             path.len() > end.len() && path[..path.len() - 1].ends_with(&end)
@@ -242,7 +256,8 @@ impl Config {
             }
             done
         }
-        let path: Vec<String> = base.iter().flat_map(|b| words(b)).chain(words(rest)).filter(|w| w != "/").collect();
+        let path: Vec<String> =
+            base.iter().flat_map(|b| words(b)).chain(words(rest)).filter(|w| w != "/").collect();
         if cut(&mut self.nodes, &path) { Edit::Changed } else { Edit::Missing }
     }
 
@@ -347,12 +362,20 @@ impl Config {
         let (new, old) = (leaves(self), leaves(old));
         let mut out = String::new();
         let mut last = None;
-        let changes = old.iter().filter(|l| !new.contains(l)).map(|l| ('-', l)).chain(new.iter().filter(|l| !old.contains(l)).map(|l| ('+', l)));
+        let changes = old
+            .iter()
+            .filter(|l| !new.contains(l))
+            .map(|l| ('-', l))
+            .chain(new.iter().filter(|l| !old.contains(l)).map(|l| ('+', l)));
         let mut changes: Vec<_> = changes.collect();
         changes.sort_by(|a, b| a.1.0.cmp(&b.1.0));
         for (sign, (path, leaf)) in changes {
             if last != Some(path) {
-                out.push_str(&if path.is_empty() { "[edit]\n".to_owned() } else { format!("[edit {path}]\n") });
+                out.push_str(&if path.is_empty() {
+                    "[edit]\n".to_owned()
+                } else {
+                    format!("[edit {path}]\n")
+                });
                 last = Some(path);
             }
             out.push_str(&format!("{sign}  {leaf}{}\n", rules.leaf_end));
@@ -363,7 +386,8 @@ impl Config {
     /// `+ line` and `- line` for what differs from `old`, in order, the way most platforms hint at it.
     pub fn diff(&self, old: &Config, rules: &Rules) -> String {
         let (new, old) = (self.flat(rules), old.flat(rules));
-        let mut out: Vec<String> = old.iter().filter(|l| !new.contains(l)).map(|l| format!("- {l}")).collect();
+        let mut out: Vec<String> =
+            old.iter().filter(|l| !new.contains(l)).map(|l| format!("- {l}")).collect();
         out.extend(new.iter().filter(|l| !old.contains(l)).map(|l| format!("+ {l}")));
         out.join("\n")
     }

@@ -101,7 +101,10 @@ pub struct Device {
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Device").field("index", &self.index).field("persona", &self.persona.spec.name).finish_non_exhaustive()
+        f.debug_struct("Device")
+            .field("index", &self.index)
+            .field("persona", &self.persona.spec.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,7 +165,8 @@ impl Device {
     fn rename(&self) {
         let spec = &self.persona.spec.config;
         let mut state = self.state.lock();
-        let name = if spec.hostname.is_empty() { None } else { state.running.value(&spec.rules, &spec.hostname) };
+        let name =
+            if spec.hostname.is_empty() { None } else { state.running.value(&spec.rules, &spec.hostname) };
         state.hostname = name.filter(|n| !n.is_empty()).unwrap_or_else(|| self.default_name.clone());
     }
 
@@ -282,7 +286,11 @@ impl Device {
 
     pub(crate) fn syslog_text(&self) -> String {
         let text = &self.persona.spec.errors.syslog;
-        let text = if text.is_empty() { "%SYS-5-CONFIG_I: Configured from console by admin on vty1 (10.0.0.9)" } else { text };
+        let text = if text.is_empty() {
+            "%SYS-5-CONFIG_I: Configured from console by admin on vty1 (10.0.0.9)"
+        } else {
+            text
+        };
         template::fill(text, &|n| match n {
             "hostname" => Some(self.hostname().into()),
             "date" => Some(template::date().into()),
@@ -319,7 +327,12 @@ impl Device {
     }
 
     /// The configuration that lines of a session with this private candidate go to.
-    pub(crate) fn edit<R>(&self, private: &mut Option<Arc<Config>>, candidate: bool, change: impl FnOnce(&mut Config) -> R) -> R {
+    pub(crate) fn edit<R>(
+        &self,
+        private: &mut Option<Arc<Config>>,
+        candidate: bool,
+        change: impl FnOnce(&mut Config) -> R,
+    ) -> R {
         let mut state = self.state.lock();
         let kind = self.persona.spec.config.candidate;
         if candidate && kind != Candidate::None {

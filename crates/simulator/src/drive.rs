@@ -17,7 +17,14 @@ pub(crate) trait Sink: Send + 'static {
 }
 
 /// Runs until the client or the device ends it. `first` is what is still to be done, then `left` is fed.
-pub(crate) async fn drive(mut vty: Vty, first: Vec<Op>, left: Vec<u8>, mut input: mpsc::UnboundedReceiver<Vec<u8>>, mut sink: impl Sink, cut: Arc<Cut>) {
+pub(crate) async fn drive(
+    mut vty: Vty,
+    first: Vec<Op>,
+    left: Vec<u8>,
+    mut input: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut sink: impl Sink,
+    cut: Arc<Cut>,
+) {
     let mut ops: VecDeque<Op> = first.into();
     let mut waiting: VecDeque<Vec<u8>> = VecDeque::new();
     if !left.is_empty() {
@@ -69,7 +76,8 @@ pub(crate) async fn drive(mut vty: Vty, first: Vec<Op>, left: Vec<u8>, mut input
                         let head = format!("{i:>8}: {text}");
                         chunk.push_str(&format!("{head:<62.62}\r\n"));
                         if chunk.len() > 32_000 || i == count {
-                            if cut.done() || !sink.send(std::mem::take(&mut chunk).into_bytes(), false).await {
+                            if cut.done() || !sink.send(std::mem::take(&mut chunk).into_bytes(), false).await
+                            {
                                 return;
                             }
                             while let Ok(bytes) = input.try_recv() {
@@ -82,7 +90,11 @@ pub(crate) async fn drive(mut vty: Vty, first: Vec<Op>, left: Vec<u8>, mut input
                     }
                 }
                 Op::Flood => {
-                    let block: String = (0..256).map(|i| format!("{:>4}: flood flood flood flood flood flood flood flood flood\r\n", i)).collect();
+                    let block: String = (0..256)
+                        .map(|i| {
+                            format!("{:>4}: flood flood flood flood flood flood flood flood flood\r\n", i)
+                        })
+                        .collect();
                     loop {
                         if cut.done() || !sink.send(block.clone().into_bytes(), false).await {
                             return;

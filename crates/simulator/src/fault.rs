@@ -81,7 +81,8 @@ impl Faults {
                 (Some(model), _) => (name, model),
                 (None, Some(model)) => (with_unit, model),
                 (None, None) => {
-                    let names: Vec<&str> = known.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
+                    let names: Vec<&str> =
+                        known.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
                     return Err(format!("there is no fault '{name}'; known are: {}", names.join(", ")));
                 }
             };
@@ -96,7 +97,10 @@ impl Faults {
                 let number = if let Some(ms) = value.strip_suffix("ms") {
                     ms.parse::<u64>().ok()
                 } else if let Some(s) = value.strip_suffix('s').filter(|_| name.ends_with("_ms")) {
-                    s.parse::<f64>().ok().filter(|s| *s >= 0.0).map(|s| Duration::from_secs_f64(s.min(86_400.0)).as_millis() as u64)
+                    s.parse::<f64>()
+                        .ok()
+                        .filter(|s| *s >= 0.0)
+                        .map(|s| Duration::from_secs_f64(s.min(86_400.0)).as_millis() as u64)
                 } else if value == "true" {
                     Some(1)
                 } else {

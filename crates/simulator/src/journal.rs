@@ -117,7 +117,15 @@ impl Journal {
     }
 
     /// Adds one entry. The order of the calls is the order of the file and the ring.
-    pub(crate) fn add(&self, device: u32, connection: u64, kind: Kind, line: &str, before: &str, after: &str) {
+    pub(crate) fn add(
+        &self,
+        device: u32,
+        connection: u64,
+        kind: Kind,
+        line: &str,
+        before: &str,
+        after: &str,
+    ) {
         if self.off {
             return;
         }

@@ -86,7 +86,13 @@ impl Default for Plan {
 impl Plan {
     /// A plan for `devices` of one persona on loopback with free ports: what a test wants.
     pub fn of(persona: &str, devices: u32) -> Plan {
-        Plan { personas: vec![persona.to_owned()], devices, layout: Layout::Ports, bind: IpAddr::V4(Ipv4Addr::LOCALHOST), ..Plan::default() }
+        Plan {
+            personas: vec![persona.to_owned()],
+            devices,
+            layout: Layout::Ports,
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ..Plan::default()
+        }
     }
 
     /// The address of device `index` for a first port, counting as the layout says; none past the end.

@@ -104,7 +104,10 @@ struct Trusting;
 impl client::Handler for Trusting {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, _key: &russh::keys::PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+    async fn check_server_key(
+        &mut self,
+        _key: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
         // Simulated devices on loopback; nothing secret is sent to them.
         Ok(true)
     }
@@ -134,12 +137,17 @@ impl RawSession {
         let config = Arc::new(client::Config { nodelay: true, ..client::Config::default() });
         let work = async {
             let mut handle = client::connect(config, address, Trusting).await.map_err(ssh)?;
-            let mut good = handle.authenticate_password(&options.user, &options.password).await.map_err(ssh)?.success();
+            let mut good =
+                handle.authenticate_password(&options.user, &options.password).await.map_err(ssh)?.success();
             if !good {
                 // Devices that only ask interactively.
-                let asked = handle.authenticate_keyboard_interactive_start(&options.user, None).await.map_err(ssh)?;
+                let asked =
+                    handle.authenticate_keyboard_interactive_start(&options.user, None).await.map_err(ssh)?;
                 if matches!(asked, client::KeyboardInteractiveAuthResponse::InfoRequest { .. }) {
-                    let answer = handle.authenticate_keyboard_interactive_respond(vec![options.password.clone()]).await.map_err(ssh)?;
+                    let answer = handle
+                        .authenticate_keyboard_interactive_respond(vec![options.password.clone()])
+                        .await
+                        .map_err(ssh)?;
                     good = matches!(answer, client::KeyboardInteractiveAuthResponse::Success);
                 }
             }
@@ -151,7 +159,9 @@ impl RawSession {
             channel.request_shell(false).await.map_err(ssh)?;
             Ok(RawSession { address, limit: options.limit, channel, _handle: handle })
         };
-        let mut session = timeout(options.limit, work).await.map_err(|_| RawError::Device { address, what: "no login in time" })??;
+        let mut session = timeout(options.limit, work)
+            .await
+            .map_err(|_| RawError::Device { address, what: "no login in time" })??;
         session.prompt().await?;
         Ok(session)
     }
@@ -191,7 +201,9 @@ impl RawSession {
 }
 
 fn at(sorted: &[Duration], of_hundred: usize) -> u64 {
-    sorted.get((sorted.len() * of_hundred / 100).min(sorted.len().saturating_sub(1))).map_or(0, |d| d.as_micros() as u64)
+    sorted
+        .get((sorted.len() * of_hundred / 100).min(sorted.len().saturating_sub(1)))
+        .map_or(0, |d| d.as_micros() as u64)
 }
 
 /// Takes all figures, one after the other.

@@ -82,7 +82,9 @@ impl Simulator {
             return Err(StartError::Plan("the plan names no persona; name at least one".into()));
         }
         if plan.ssh_port.is_none() && plan.telnet_port.is_none() {
-            return Err(StartError::Plan("the plan has neither an SSH nor a Telnet port; give one of them".into()));
+            return Err(StartError::Plan(
+                "the plan has neither an SSH nor a Telnet port; give one of them".into(),
+            ));
         }
         let personas = plan.personas.iter().map(|p| library.get(p)).collect::<Result<Vec<_>, _>>()?;
         let journal = Journal::open(&plan.journal).map_err(|source| StartError::Journal {
@@ -104,7 +106,9 @@ impl Simulator {
             let persona = personas[index as usize % personas.len()].clone();
             let bind = |port: Option<u16>| -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
                 let Some(port) = port else { return Ok(None) };
-                let address = plan.address(index, port).ok_or_else(|| StartError::Plan(format!("device {index} would be past the last address or port")))?;
+                let address = plan.address(index, port).ok_or_else(|| {
+                    StartError::Plan(format!("device {index} would be past the last address or port"))
+                })?;
                 listen(address).map(Some).map_err(|source| StartError::Bind { index, address, source })
             };
             let (ssh, telnet) = (bind(plan.ssh_port)?, bind(plan.telnet_port)?);
@@ -205,7 +209,9 @@ impl Keys {
         made.entry((persona.name.clone(), number, generation))
             .or_insert_with(|| {
                 let mut bytes = [0u8; 32];
-                let mut rng = rand::rngs::StdRng::seed_from_u64(self.seed ^ (u64::from(number) << 20) ^ (u64::from(generation) << 56));
+                let mut rng = rand::rngs::StdRng::seed_from_u64(
+                    self.seed ^ (u64::from(number) << 20) ^ (u64::from(generation) << 56),
+                );
                 rand::Rng::fill_bytes(&mut rng, &mut bytes);
                 let key = PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&bytes)), "").ok();
                 let mut preferred = russh::Preferred::default();
@@ -214,7 +220,11 @@ impl Keys {
                     preferred.cipher = vec![russh::cipher::AES_128_CBC, russh::cipher::AES_256_CBC].into();
                     preferred.mac = vec![russh::mac::HMAC_SHA1].into();
                 }
-                let version = if persona.login.ssh_version.is_empty() { "Simulator_1" } else { persona.login.ssh_version.as_str() };
+                let version = if persona.login.ssh_version.is_empty() {
+                    "Simulator_1"
+                } else {
+                    persona.login.ssh_version.as_str()
+                };
                 Arc::new(SshConfig {
                     server_id: russh::SshId::Standard(format!("SSH-2.0-{version}").into()),
                     methods: methods(&persona.login.methods),
@@ -278,7 +288,8 @@ async fn connection(device: Arc<Device>, mut tcp: TcpStream, keys: Option<Arc<Ke
             return;
         }
     };
-    let guard = Arc::new(ConnGuard { device: device.clone(), number, cut: cut.clone(), partial: Mutex::default() });
+    let guard =
+        Arc::new(ConnGuard { device: device.clone(), number, cut: cut.clone(), partial: Mutex::default() });
     let how = if keys.is_some() { "ssh" } else { "telnet" };
     device.journal.add(device.index, number, Kind::Connect, how, "", "");
     let faults = device.faults();

@@ -31,7 +31,13 @@ impl Shell {
     pub(crate) fn new(user: &str, device: &Arc<Device>) -> Shell {
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
         let mut env = HashMap::new();
-        for (k, v) in [("HOME", home.as_str()), ("USER", user), ("SHELL", "/bin/bash"), ("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")] {
+        for (k, v) in [
+            ("HOME", home.as_str()),
+            ("USER", user),
+            ("SHELL", "/bin/bash"),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("LANG", "C.UTF-8"),
+        ] {
             env.insert(k.to_owned(), v.to_owned());
         }
         let mut files = BTreeMap::new();
@@ -40,7 +46,10 @@ impl Shell {
             "/etc/os-release".to_owned(),
             "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n".to_owned(),
         );
-        files.insert("/etc/passwd".to_owned(), format!("root:x:0:0:root:/root:/bin/bash\n{user}:x:1000:1000::{home}:/bin/bash\n"));
+        files.insert(
+            "/etc/passwd".to_owned(),
+            format!("root:x:0:0:root:/root:/bin/bash\n{user}:x:1000:1000::{home}:/bin/bash\n"),
+        );
         files.insert(format!("{home}/notes.txt"), "simulated\n".to_owned());
         Shell { device: device.clone(), user: user.to_owned(), cwd: home.clone(), home, env, files, last: 0 }
     }
@@ -122,7 +131,9 @@ impl Shell {
 
     fn is_dir(&self, path: &str) -> bool {
         let below = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-        path == self.home || matches!(path, "/" | "/tmp" | "/etc" | "/var" | "/usr" | "/home") || self.files.keys().any(|f| f.starts_with(&below))
+        path == self.home
+            || matches!(path, "/" | "/tmp" | "/etc" | "/var" | "/usr" | "/home")
+            || self.files.keys().any(|f| f.starts_with(&below))
     }
 
     fn simple(&mut self, text: &str, input: &str) -> Outcome {
@@ -160,7 +171,8 @@ impl Shell {
         }
         drop(iter);
         while let Some((name, value)) = kept.first().and_then(|w| w.split_once('=')).filter(|(n, _)| {
-            n.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && n.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            n.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+                && n.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         }) {
             self.env.insert(name.to_owned(), value.to_owned());
             kept.remove(0);
@@ -195,13 +207,18 @@ impl Shell {
         let plain: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
         match words[0].as_str() {
             "echo" => {
-                let (flag, rest) = if args.first().is_some_and(|a| a == "-n") { (true, &args[1..]) } else { (false, args) };
+                let (flag, rest) =
+                    if args.first().is_some_and(|a| a == "-n") { (true, &args[1..]) } else { (false, args) };
                 ok(rest.join(" ") + if flag { "" } else { "\n" })
             }
             "printf" => ok(args.join(" ").replace("\\n", "\n")),
             "true" | ":" => ok(String::new()),
             "false" => fail(1, String::new()),
-            "exit" | "logout" => Outcome { exit: true, status: args.first().and_then(|a| a.parse().ok()).unwrap_or(self.last), ..Outcome::default() },
+            "exit" | "logout" => Outcome {
+                exit: true,
+                status: args.first().and_then(|a| a.parse().ok()).unwrap_or(self.last),
+                ..Outcome::default()
+            },
             "pwd" => ok(format!("{}\n", self.cwd)),
             "cd" => {
                 let to = args.first().map_or(self.home.clone(), |a| self.path(a));
@@ -209,14 +226,27 @@ impl Shell {
                     self.cwd = to;
                     ok(String::new())
                 } else {
-                    fail(1, format!("bash: cd: {}: No such file or directory\n", args.first().map_or("", String::as_str)))
+                    fail(
+                        1,
+                        format!(
+                            "bash: cd: {}: No such file or directory\n",
+                            args.first().map_or("", String::as_str)
+                        ),
+                    )
                 }
             }
             "hostname" => ok(format!("{}\n", self.device.hostname())),
             "whoami" => ok(format!("{}\n", self.user)),
-            "id" => ok(if self.root() { "uid=0(root) gid=0(root) groups=0(root)\n".into() } else { format!("uid=1000({0}) gid=1000({0}) groups=1000({0}),27(sudo)\n", self.user) }),
+            "id" => ok(if self.root() {
+                "uid=0(root) gid=0(root) groups=0(root)\n".into()
+            } else {
+                format!("uid=1000({0}) gid=1000({0}) groups=1000({0}),27(sudo)\n", self.user)
+            }),
             "uname" => ok(if args.iter().any(|a| a == "-a") {
-                format!("Linux {} 6.1.0-28-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 x86_64 GNU/Linux\n", self.device.hostname())
+                format!(
+                    "Linux {} 6.1.0-28-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 x86_64 GNU/Linux\n",
+                    self.device.hostname()
+                )
             } else if args.iter().any(|a| a == "-r") {
                 "6.1.0-28-amd64\n".into()
             } else {
@@ -226,7 +256,10 @@ impl Shell {
             "uptime" => ok(" 12:00:01 up 17 days,  3:12,  1 user,  load average: 0.00, 0.01, 0.05\n".into()),
             "env" | "printenv" => {
                 if let Some(name) = plain.first() {
-                    return self.env.get(*name).map_or_else(|| fail(1, String::new()), |v| ok(format!("{v}\n")));
+                    return self
+                        .env
+                        .get(*name)
+                        .map_or_else(|| fail(1, String::new()), |v| ok(format!("{v}\n")));
                 }
                 let mut lines: Vec<String> = self.env.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
                 lines.sort();
@@ -264,10 +297,21 @@ impl Shell {
                     return ok(format!("{}\n", plain[0]));
                 }
                 if !self.is_dir(&dir) {
-                    return fail(2, format!("ls: cannot access '{}': No such file or directory\n", plain.first().map_or("", |p| p.as_str())));
+                    return fail(
+                        2,
+                        format!(
+                            "ls: cannot access '{}': No such file or directory\n",
+                            plain.first().map_or("", |p| p.as_str())
+                        ),
+                    );
                 }
                 let below = if dir == "/" { dir } else { format!("{dir}/") };
-                let mut names: Vec<String> = self.files.keys().filter_map(|f| f.strip_prefix(&below)).map(|f| f.split('/').next().unwrap_or(f).to_owned()).collect();
+                let mut names: Vec<String> = self
+                    .files
+                    .keys()
+                    .filter_map(|f| f.strip_prefix(&below))
+                    .map(|f| f.split('/').next().unwrap_or(f).to_owned())
+                    .collect();
                 names.dedup();
                 ok(names.iter().map(|n| format!("{n}\n")).collect())
             }
@@ -296,20 +340,31 @@ impl Shell {
             }
             "grep" => {
                 let Some(what) = plain.first() else { return fail(2, "usage: grep PATTERN [FILE]\n".into()) };
-                let text = plain.get(1).map_or(Some(input.to_owned()), |f| self.files.get(&self.path(f)).cloned());
-                let Some(text) = text else { return fail(2, format!("grep: {}: No such file or directory\n", plain[1])) };
-                let hits: String = text.lines().filter(|l| l.contains(what.as_str())).map(|l| format!("{l}\n")).collect();
+                let text =
+                    plain.get(1).map_or(Some(input.to_owned()), |f| self.files.get(&self.path(f)).cloned());
+                let Some(text) = text else {
+                    return fail(2, format!("grep: {}: No such file or directory\n", plain[1]));
+                };
+                let hits: String =
+                    text.lines().filter(|l| l.contains(what.as_str())).map(|l| format!("{l}\n")).collect();
                 let status = u32::from(hits.is_empty());
                 Outcome { stdout: hits, status, ..Outcome::default() }
             }
-            "head" => ok(input.lines().take(args.last().and_then(|n| n.trim_start_matches('-').parse().ok()).unwrap_or(10)).map(|l| format!("{l}\n")).collect()),
+            "head" => ok(input
+                .lines()
+                .take(args.last().and_then(|n| n.trim_start_matches('-').parse().ok()).unwrap_or(10))
+                .map(|l| format!("{l}\n"))
+                .collect()),
             "wc" => ok(format!("{}\n", input.lines().count())),
             "seq" => {
                 let n: u64 = args.last().and_then(|a| a.parse().ok()).unwrap_or(0).min(1_000_000);
                 ok((1..=n).map(|i| format!("{i}\n")).collect())
             }
             "sleep" => match args.first().and_then(|a| a.parse::<f64>().ok()) {
-                Some(s) => Outcome { wait: Some(Duration::from_secs_f64(s.clamp(0.0, 3_600.0))), ..Outcome::default() },
+                Some(s) => Outcome {
+                    wait: Some(Duration::from_secs_f64(s.clamp(0.0, 3_600.0))),
+                    ..Outcome::default()
+                },
                 None => fail(1, "sleep: missing operand\n".into()),
             },
             "test" | "[" => {
@@ -357,7 +412,9 @@ impl Shell {
                     if chars.next_if_eq(&'?').is_some() {
                         name.push('?');
                     }
-                    while let Some(c) = chars.next_if(|c| name != "?" && (c.is_ascii_alphanumeric() || *c == '_')) {
+                    while let Some(c) =
+                        chars.next_if(|c| name != "?" && (c.is_ascii_alphanumeric() || *c == '_'))
+                    {
                         name.push(c);
                     }
                     if braces {

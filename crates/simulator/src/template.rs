@@ -17,7 +17,9 @@ pub fn fill_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> S
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let name = rest[1..].find('}').map(|end| &rest[1..=end]).filter(|n| {
-            !n.is_empty() && n.len() < 40 && n.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:.-".contains(&b))
+            !n.is_empty()
+                && n.len() < 40
+                && n.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:.-".contains(&b))
         });
         match name.and_then(|n| value(n).map(|v| (n.len() + 2, v))) {
             Some((used, v)) => {
@@ -43,7 +45,13 @@ pub fn date() -> String {
 pub fn uptime(seconds: u64) -> String {
     let (d, h, m) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     let s = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    [(d / 7, "week"), (d % 7, "day"), (h, "hour")].iter().filter(|(n, _)| *n > 0).map(|(n, w)| s(*n, w)).chain([s(m, "minute")]).collect::<Vec<_>>().join(", ")
+    [(d / 7, "week"), (d % 7, "day"), (h, "hour")]
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, w)| s(*n, w))
+        .chain([s(m, "minute")])
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The n-th made up MAC address, dotted.

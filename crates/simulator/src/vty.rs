@@ -257,7 +257,11 @@ impl Vty {
         {
             return faults.wrong_prompt.clone();
         }
-        let prompt = self.stack.last().and_then(|f| self.persona.modes.get(f.mode)).map_or("", |m| m.spec.prompt.as_str());
+        let prompt = self
+            .stack
+            .last()
+            .and_then(|f| self.persona.modes.get(f.mode))
+            .map_or("", |m| m.spec.prompt.as_str());
         self.fill(prompt)
     }
 
@@ -268,8 +272,15 @@ impl Vty {
         self.count += 1;
         let prompt = self.prompt_text();
         if let Some(faults) = self.faults() {
-            if faults.junk_every > 0 && self.lines > 0 && self.lines.is_multiple_of(u64::from(faults.junk_every)) {
-                let text = if faults.junk_text.is_empty() { self.device.syslog_text() } else { faults.junk_text.clone() };
+            if faults.junk_every > 0
+                && self.lines > 0
+                && self.lines.is_multiple_of(u64::from(faults.junk_every))
+            {
+                let text = if faults.junk_text.is_empty() {
+                    self.device.syslog_text()
+                } else {
+                    faults.junk_text.clone()
+                };
                 self.say(reply, &format!("\n{text}\n"));
             }
             if faults.junk_bytes {
@@ -286,7 +297,13 @@ impl Vty {
     fn hidden(&self) -> bool {
         match &self.stage {
             Stage::Password => true,
-            Stage::Ask { command, at, .. } => self.persona.spec.commands.get(*command).and_then(|c| c.ask.get(*at)).is_some_and(|a| a.hidden),
+            Stage::Ask { command, at, .. } => self
+                .persona
+                .spec
+                .commands
+                .get(*command)
+                .and_then(|c| c.ask.get(*at))
+                .is_some_and(|a| a.hidden),
             _ => false,
         }
     }
@@ -323,7 +340,11 @@ impl Vty {
 
     /// Length of the run of plain characters at the start, for the quick way.
     fn printable(&self, input: &[u8]) -> usize {
-        if self.escape != 0 || matches!(self.stage, Stage::More { .. } | Stage::Pause) || self.key_ask() || self.persona.spec.editor.complete_on_space {
+        if self.escape != 0
+            || matches!(self.stage, Stage::More { .. } | Stage::Pause)
+            || self.key_ask()
+            || self.persona.spec.editor.complete_on_space
+        {
             return 0;
         }
         let help = self.persona.spec.editor.help && matches!(self.stage, Stage::Ready);
@@ -425,7 +446,10 @@ impl Vty {
                 reply.bytes(&line);
             }
             b'?' if self.persona.spec.editor.help && matches!(self.stage, Stage::Ready) => self.help(reply),
-            b' ' if self.persona.spec.editor.complete_on_space && matches!(self.stage, Stage::Ready) && self.complete_on() => {
+            b' ' if self.persona.spec.editor.complete_on_space
+                && matches!(self.stage, Stage::Ready)
+                && self.complete_on() =>
+            {
                 let more = self.completion();
                 self.line.extend_from_slice(more.as_bytes());
                 self.line.push(b' ');
@@ -547,7 +571,14 @@ impl Vty {
         }
     }
 
-    fn text(&mut self, line: String, head: String, delimiter: String, mut lines: Vec<String>, reply: &mut Reply) {
+    fn text(
+        &mut self,
+        line: String,
+        head: String,
+        delimiter: String,
+        mut lines: Vec<String>,
+        reply: &mut Reply,
+    ) {
         self.log(Kind::Line, &line, self.mode_name(), self.mode_name());
         self.lines += 1;
         if let Some(at) = line.find(&delimiter) {
@@ -588,7 +619,13 @@ impl Vty {
         }
         if end < rest.len() || stuck {
             let percent = end * 100 / rest.len().max(1);
-            let prompt = self.persona.spec.pager.prompt.replace("{percent}", &percent.to_string()).replace("{at}", &end.to_string());
+            let prompt = self
+                .persona
+                .spec
+                .pager
+                .prompt
+                .replace("{percent}", &percent.to_string())
+                .replace("{at}", &end.to_string());
             reply.bytes(prompt.as_bytes());
             self.stage = Stage::More { rest, at: end };
         } else {

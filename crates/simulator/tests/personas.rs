@@ -127,7 +127,10 @@ async fn juniper_junos_as_a_person_uses_it() {
     s.line("set interfaces ge-0/0/1 unit 0 family inet address 10.2.0.1/31", "admin@mx0# ").await;
     has(&s.line("set sistem host-name x", "admin@mx0# ").await, "syntax error.");
     has(&s.line("delete system nothing", "admin@mx0# ").await, "warning: statement not found");
-    has(&s.line("show | compare", "admin@mx0# ").await, "[edit system]\r\n-  host-name mx0;\r\n+  host-name core;");
+    has(
+        &s.line("show | compare", "admin@mx0# ").await,
+        "[edit system]\r\n-  host-name mx0;\r\n+  host-name core;",
+    );
     assert!(!running.device(0).running_config().contains("core"));
     s.line("edit interfaces ge-0/0/1", "[edit interfaces ge-0/0/1]\r\nadmin@mx0# ").await;
     has(&s.line("show", "admin@mx0# ").await, "unit 0 {");
@@ -153,7 +156,10 @@ async fn huawei_as_a_person_uses_it() {
     has(&s.line("system-view", "[hw0]").await, "Enter system view");
     s.line("interface GigabitEthernet0/0/5", "[hw0-GigabitEthernet0/0/5]").await;
     s.line("description roof", "[hw0-GigabitEthernet0/0/5]").await;
-    has(&s.line("frob", "[hw0-GigabitEthernet0/0/5]").await, "Error: Unrecognized command found at '^' position.");
+    has(
+        &s.line("frob", "[hw0-GigabitEthernet0/0/5]").await,
+        "Error: Unrecognized command found at '^' position.",
+    );
     s.line("quit", "[hw0]").await;
     s.line("sysname gw", "[gw]").await;
     s.line("undo telnet server disable", "[gw]").await;

@@ -1,1 +1,19 @@
-//! placeholder
+//! The node: takes jobs from the queue and runs them, one writer per device.
+//!
+//! A *pinned worker* ([`device`]) is one task that owns one device: its lease, its session, its
+//! order. The *FIFO worker* ([`fifo`]) is a bounded set of slots, each with a session of its own.
+//! Both run a job the same way ([`job`]). Nothing here knows a vendor, a store or a route.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod device;
+mod engines;
+mod fence;
+mod fifo;
+mod job;
+mod node;
+mod recorder;
+mod text;
+
+pub use engines::BuiltInTemplates;
+pub use node::{Counters, Node, NodeParts};

@@ -1,4 +1,16 @@
 //! Bytes to and from a device, whatever carries them.
+//!
+//! [`ssh`] and [`telnet`] open connections; both hand out a [`Transport`], which the conversation
+//! reads and writes. [`hostkeys`] remembers which key a device showed. [`testing`] replays
+//! recorded bytes.
+
+pub mod hostkeys;
+pub mod ssh;
+pub mod telnet;
+pub mod testing;
+
+mod inbox;
+mod tcp;
 
 use std::time::Duration;
 
@@ -39,4 +51,22 @@ pub trait Transport: Send {
 
     /// Closes now; what was not sent is lost.
     async fn close(&mut self);
+}
+
+/// The terminal that a device is told it talks to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pty {
+    /// Its type, `vt100` unless a platform wants another.
+    pub term: String,
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+impl Default for Pty {
+    /// Wide enough that no device wraps a line, high enough that few start to page.
+    fn default() -> Self {
+        Self { term: "vt100".to_owned(), width: 511, height: 1000 }
+    }
 }

@@ -1,0 +1,190 @@
+//! What a key is: its name, type, rules and documentation, and the macro that makes both the
+//! structs and the table from one listing, so that neither can forget what the other has.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The type of a key, as an operator writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number, not negative.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// A file or folder.
+    Path,
+    /// A list of texts.
+    List,
+    /// A list of files or folders.
+    Paths,
+    /// A mapping of names to texts.
+    Mapping,
+}
+
+impl Kind {
+    /// The word for it in documentation and messages.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Number => "whole number",
+            Self::Switch => "true or false",
+            Self::Path => "path",
+            Self::List => "list",
+            Self::Paths => "list of paths",
+            Self::Mapping => "mapping",
+        }
+    }
+}
+
+/// A bound of a key beyond its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The number lies between these two, both included.
+    Range(u64, u64),
+    /// The text is one of these.
+    OneOf(&'static [&'static str]),
+    /// Every value of the mapping is one of these.
+    ValuesOneOf(&'static [&'static str]),
+    /// Must be set, and not empty.
+    Required,
+    /// Must not be empty.
+    NotEmpty,
+    /// A file that is there.
+    ExistingFile,
+    /// A folder that is there.
+    ExistingFolder,
+    /// An `http://` or `https://` address.
+    Url,
+    /// A name that can stand as an HTTP header.
+    HeaderName,
+    /// A log level or filter.
+    LogFilter,
+    /// Never shown.
+    Secret,
+}
+
+/// One key that an operator may set.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The section it stands in.
+    pub section: &'static str,
+    /// Its name in the section.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Whether it may be left empty (`null`).
+    pub optional: bool,
+    /// What it is for, and in which unit.
+    pub doc: &'static str,
+    /// Its bounds.
+    pub rules: &'static [Rule],
+}
+
+impl Key {
+    /// `section.name`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The environment variable that sets it: `NETPULSE_SECTION__NAME`.
+    #[must_use]
+    pub fn env(&self) -> String {
+        format!("NETPULSE_{}__{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
+    }
+
+    /// Whether its value is never shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.rules.contains(&Rule::Secret)
+    }
+
+    /// The documentation on one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        self.doc.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The kind of a Rust type, so that the table cannot say another one than the struct has.
+pub(crate) trait Typed {
+    const KIND: Kind;
+    const OPTIONAL: bool = false;
+}
+
+macro_rules! typed {
+    ($($ty:ty => $kind:ident),+) => { $(impl Typed for $ty { const KIND: Kind = Kind::$kind; })+ };
+}
+typed! {
+    String => Text, u16 => Number, u64 => Number, usize => Number, bool => Switch, PathBuf => Path,
+    Vec<String> => List, Vec<PathBuf> => Paths, BTreeMap<String, String> => Mapping
+}
+
+impl<T: Typed> Typed for Option<T> {
+    const KIND: Kind = T::KIND;
+    const OPTIONAL: bool = true;
+}
+
+/// One listing of every section and key: makes the structs, their defaults, a `Debug` that masks
+/// secrets, and the table.
+macro_rules! sections {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:expr $(, $rule:expr)*; )+
+        }
+    )+) => {
+        /// The whole configuration. Every key has a default but `server.api_key`.
+        #[derive(Debug, Clone, Default, serde::Deserialize, serde::Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, serde::Deserialize, serde::Serialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $Section { $( $(#[doc = $doc])+ pub $key: $ty, )+ }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $( $key: $default, )+ }
+                }
+            }
+
+            impl std::fmt::Debug for $Section {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    let mut shown = f.debug_struct(stringify!($Section));
+                    $(
+                        let rules: &[Rule] = &[$($rule),*];
+                        if rules.contains(&Rule::Secret) {
+                            shown.field(stringify!($key), &netpulse_model::secret::MASK);
+                        } else {
+                            shown.field(stringify!($key), &self.$key);
+                        }
+                    )+
+                    shown.finish()
+                }
+            }
+        )+
+
+        /// Every section with what it is about, in the order of the documentation.
+        pub const SECTIONS: &[(&str, &str)] =
+            &[$((stringify!($section), concat!($($section_doc),+))),+];
+
+        /// Every key, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$($(Key {
+            section: stringify!($section),
+            name: stringify!($key),
+            kind: <$ty as Typed>::KIND,
+            optional: <$ty as Typed>::OPTIONAL,
+            doc: concat!($($doc),+),
+            rules: &[$($rule),*],
+        }),+),+];
+    };
+}
+pub(crate) use sections;

@@ -1,0 +1,129 @@
+//! What every handler shares.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderName, StatusCode};
+use netpulse_config::Config;
+use netpulse_model::{Job, JobId};
+use netpulse_plugin::{Drivers, Templates};
+use netpulse_queue::{Queue, QueueError};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ApiError;
+
+/// Longest a call to the store may take before the client gets 503.
+const STORE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Memory for request bodies being read or worked on, in KiB, over all connections.
+pub(crate) const BODY_BUDGET_KIB: usize = 256 * 1024;
+
+/// What a controller is built from.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where jobs go.
+    pub queue: Arc<dyn Queue>,
+    /// The drivers by name.
+    pub drivers: Drivers,
+    /// The template engines; without them `/template/...` answers 501.
+    pub templates: Option<Arc<dyn Templates>>,
+    /// How often something was repaired without a human: counted by the workers, shown by
+    /// `/system/stats`.
+    pub self_healing: Arc<AtomicU64>,
+    /// Ends event streams and waiting requests when the server stops.
+    pub shutdown: CancellationToken,
+}
+
+/// The shared state: cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: Arc<Config>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) drivers: Drivers,
+    pub(crate) templates: Option<Arc<dyn Templates>>,
+    pub(crate) self_healing: Arc<AtomicU64>,
+    pub(crate) self_healing_at_start: u64,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) started: Instant,
+    pub(crate) key_header: Option<HeaderName>,
+    pub(crate) key_digest: Option<[u8; 32]>,
+    pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) tests: Semaphore,
+    pub(crate) renders: Arc<Semaphore>,
+    request_prefix: String,
+    request_count: AtomicU64,
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let server = &parts.config.server;
+        let key_digest =
+            (!server.api_key.is_empty()).then(|| Sha256::digest(server.api_key.as_bytes()).into());
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self(Arc::new(Inner {
+            key_header: server.api_key_name.parse().ok(),
+            key_digest,
+            started: Instant::now(),
+            bodies: Arc::new(Semaphore::new(BODY_BUDGET_KIB)),
+            tests: Semaphore::new(parts.config.worker.connects_at_once.max(1)),
+            renders: Arc::new(Semaphore::new(threads * 2)),
+            request_prefix: JobId::random().to_string().get(..8).unwrap_or("np").to_owned(),
+            request_count: AtomicU64::new(0),
+            self_healing_at_start: parts.self_healing.load(Ordering::Relaxed),
+            config: parts.config,
+            queue: parts.queue,
+            drivers: parts.drivers,
+            templates: parts.templates,
+            self_healing: parts.self_healing,
+            shutdown: parts.shutdown,
+        }))
+    }
+
+    /// A request id that no other request of this or another process has.
+    pub(crate) fn next_request_id(&self) -> String {
+        format!("{}-{:x}", self.request_prefix, self.request_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A call to the store, with its deadline.
+    pub(crate) async fn store<T>(
+        &self,
+        call: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, ApiError> {
+        match tokio::time::timeout(STORE_DEADLINE, call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("The store did not answer within {} s; try again", STORE_DEADLINE.as_secs()),
+            )
+            .retry_after(5)),
+        }
+    }
+
+    /// A job as soon as it has ended, or as it stands when `wait` has passed or the server stops.
+    pub(crate) async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, ApiError> {
+        if wait.is_zero() {
+            return self.store(self.queue.job(id)).await;
+        }
+        tokio::select! {
+            answer = self.queue.ended(id, wait) => Ok(answer?),
+            () = self.shutdown.cancelled() => self.store(self.queue.job(id)).await,
+            // The engine keeps the time; this is for one that does not answer at all.
+            () = tokio::time::sleep(wait + STORE_DEADLINE) => self.store(self.queue.job(id)).await,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The routes, and where each is handled.
+
+pub(crate) mod device;
+pub(crate) mod early;
+pub(crate) mod events;
+pub(crate) mod jobs;
+pub(crate) mod later;
+pub(crate) mod system;
+pub(crate) mod template;
+pub(crate) mod workers;
+
+use axum::Router;
+use axum::routing::{any, delete, get, post};
+
+use crate::app::App;
+use crate::{docs, openapi};
+
+/// Every route; the state is still to be given.
+pub(crate) fn all() -> Router<App> {
+    Router::new()
+        .route("/device/exec", post(device::exec))
+        .route("/device/execute", post(device::exec))
+        .route("/device/bulk", post(device::bulk))
+        .route("/device/test", post(device::test))
+        .route("/device/test-connection", post(early::test_connection))
+        .route("/template/render", post(template::render))
+        .route("/template/render/{name}", post(template::render_named))
+        .route("/template/parse", post(template::parse))
+        .route("/template/parse/{name}", post(template::parse_named))
+        .route("/jobs", get(jobs::list).delete(jobs::cancel_waiting))
+        .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/why", get(jobs::why))
+        .route("/jobs/{id}/events", get(events::of_job))
+        .route("/events", get(events::all))
+        .route("/workers", get(workers::list).delete(workers::stop_some))
+        .route("/workers/{name}", delete(workers::stop))
+        .route("/health", get(system::health))
+        .route("/system/stats", get(system::stats))
+        .route("/detached-tasks", any(later::detached))
+        .route("/detached-tasks/{*rest}", any(later::detached))
+        .route("/storage/fetch/{*path}", get(later::storage))
+        .route("/credential/{*rest}", any(later::credential))
+        .route("/job", get(early::jobs).delete(early::cancel))
+        .route("/worker", get(early::workers).delete(early::stop_workers))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(docs::page))
+        .route("/redoc", get(docs::page))
+}

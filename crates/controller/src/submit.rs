@@ -1,0 +1,164 @@
+//! From a validated request to a job in the queue.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode};
+use netpulse_model::request::Strategy;
+use netpulse_model::{ExecutionRequest, FieldError, Job, JobId, QueueName};
+use netpulse_plugin::Driver;
+use netpulse_queue::{NewJob, Submitted};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// The driver of that name.
+///
+/// # Errors
+/// 400 in upstream's words, with the names that exist.
+pub(crate) fn driver<'a>(app: &'a App, name: &str) -> Result<&'a Arc<dyn Driver>, ApiError> {
+    app.drivers.get(name).ok_or_else(|| {
+        ApiError::bad(format!("Unsupported driver: {name}"))
+            .with("supported", app.drivers.names().into_iter().map(Value::from).collect::<Vec<_>>())
+    })
+}
+
+/// 400 unless the connection arguments name a host.
+pub(crate) fn require_host(args: &netpulse_model::ConnectionArgs) -> Result<(), ApiError> {
+    if args.host().is_some_and(|host| !host.is_empty()) {
+        return Ok(());
+    }
+    Err(ApiError::bad("'host' in connection_args is required"))
+}
+
+/// A job for the queue, checked by its driver. `key` is the idempotency key, if any.
+///
+/// # Errors
+/// 400: no host, no such driver, or what the driver finds wrong.
+pub(crate) fn new_job(
+    app: &App,
+    mut request: ExecutionRequest,
+    key: Option<String>,
+) -> Result<NewJob, ApiError> {
+    require_host(&request.connection_args)?;
+    let driver = driver(app, &request.driver)?;
+    let strategy = request.queue_strategy.unwrap_or_else(|| default_strategy(app, driver.as_ref()));
+    if strategy == Strategy::Pinned && request.connection_args.0.get("keepalive").is_none_or(Value::is_null) {
+        request.connection_args.0.insert("keepalive".into(), Value::from(app.config.worker.keepalive));
+    }
+    let errors = driver.validate(&request);
+    if !errors.is_empty() {
+        return Err(ApiError::validation(errors));
+    }
+    let device =
+        driver.device(&request.connection_args).map_err(|error| ApiError::validation(vec![error]))?;
+    let defaults = &app.config.job;
+    let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
+    Ok(NewJob {
+        id: JobId::random(),
+        queue: match strategy {
+            Strategy::Fifo => QueueName::Fifo,
+            Strategy::Pinned => QueueName::Host(device.clone()),
+        },
+        device: Some(device),
+        kind: request.kind(),
+        priority: request.priority,
+        driver: request.driver.clone(),
+        device_name: request.connection_args.host().map(str::to_owned),
+        command: request.listed_command(),
+        ttl: Duration::from_secs(request.ttl),
+        timeout: Duration::from_secs(request.execution_timeout.unwrap_or(defaults.timeout)),
+        result_ttl: Duration::from_secs(request.result_ttl.unwrap_or(defaults.result_ttl)),
+        digest: if key.is_some() { digest(app, &payload) } else { [0; 32] },
+        retry: request.retry,
+        idempotency_key: key,
+        payload,
+    })
+}
+
+/// What requests that do not say get: the site's choice, else the driver's.
+fn default_strategy(app: &App, driver: &dyn Driver) -> Strategy {
+    match app.config.job.default_strategy.get(driver.name()).map(String::as_str) {
+        Some("pinned") => Strategy::Pinned,
+        Some("fifo") => Strategy::Fifo,
+        _ => driver.default_strategy(),
+    }
+}
+
+/// Tells one request from another. Keyed with the API key, since the digest is stored unsealed and
+/// must not serve to guess a weak device password; independent of the order of object keys.
+fn digest(app: &App, payload: &[u8]) -> [u8; 32] {
+    fn canonical(value: &Value, hash: &mut Sha256) {
+        match value {
+            Value::Object(map) => {
+                let mut keys: Vec<&String> = map.keys().collect();
+                keys.sort();
+                hash.update(b"{");
+                for key in keys {
+                    hash.update(Value::from(key.as_str()).to_string());
+                    hash.update(b":");
+                    if let Some(value) = map.get(key) {
+                        canonical(value, hash);
+                    }
+                    hash.update(b",");
+                }
+                hash.update(b"}");
+            }
+            Value::Array(items) => {
+                hash.update(b"[");
+                for item in items {
+                    canonical(item, hash);
+                    hash.update(b",");
+                }
+                hash.update(b"]");
+            }
+            scalar => hash.update(scalar.to_string()),
+        }
+    }
+    let mut hash = Sha256::new();
+    hash.update(b"netpulse request digest 1\0");
+    hash.update(Sha256::digest(app.config.server.api_key.as_bytes()));
+    match serde_json::from_slice(payload) {
+        Ok(value) => canonical(&value, &mut hash),
+        Err(_) => hash.update(payload),
+    }
+    hash.finalize().into()
+}
+
+/// The `Idempotency-Key` header.
+///
+/// # Errors
+/// 422 when it is no key.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if (1..=255).contains(&text.trim().len()) => Ok(Some(text.trim().to_owned())),
+        _ => Err(ApiError::unprocessable(
+            "header",
+            vec![FieldError::new(&["Idempotency-Key"], "Input should be 1 to 255 visible ASCII characters")],
+        )),
+    }
+}
+
+/// What an answer of the queue means to a client: the job and whether it was known already.
+///
+/// # Errors
+/// 409 for a key used for another request, 429 for a bound that was reached.
+pub(crate) fn accepted(submitted: Submitted) -> Result<(Job, bool), ApiError> {
+    match submitted {
+        Submitted::Accepted(job) => Ok((job, false)),
+        Submitted::Known(job) => Ok((job, true)),
+        Submitted::KeyReused(id) => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("This Idempotency-Key was used for another request (job {id}); use a new key for a new request"),
+        )
+        .with("job", id.to_string())),
+        Submitted::Full { what, retry_after } => {
+            let seconds = retry_after.as_secs().max(1);
+            Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, format!("{what}; try again in {seconds} s"))
+                .retry_after(seconds))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Whatever a template or a text does, the answer comes within a second and in bounded memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+use std::time::{Duration, Instant};
+
+use netpulse_template::{Config, Engines, ParseCall, TemplateError, error::code};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// Twice the promised second, since the test runs unoptimised beside others.
+const SOON: Duration = Duration::from_secs(2);
+
+fn timed<T>(work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let out = work();
+    assert!(start.elapsed() < SOON, "took {:?}", start.elapsed());
+    out
+}
+
+fn parse(name: &str, template: &str, text: &str) -> Result<Value, TemplateError> {
+    let engines = Engines::new(Config::default());
+    timed(|| engines.parse(&ParseCall { name, template: Some(template), text, ..ParseCall::default() }))
+}
+
+fn render(template: &str) -> Result<String, TemplateError> {
+    let engines = Engines::new(Config::default());
+    timed(|| engines.render("jinja2", template, &json!({}), None))
+}
+
+#[test]
+fn catastrophic_patterns_name_the_rule() {
+    let text = "a".repeat(5_000) + "!";
+    for rule in ["^(a+b?)+$$", "^(a|aa)+$$", "^(a|a?)+$$", "^a*a*a*a*a*a*a*a*b", "^(?:.*?){1,50}b$$"] {
+        // Some of these are decided early (there is no b in the text); none may hang.
+        let Err(error) = parse("textfsm", &format!("Value A (x)\n\nStart\n  {rule}\n"), &text) else {
+            assert!(rule.contains("b$$") || rule.ends_with('b') || rule.contains("a?"), "{rule}");
+            continue;
+        };
+        assert_eq!(error.code, code::LIMIT, "{rule}: {error}");
+        assert_eq!(error.line, Some(4), "{rule}: {error}");
+    }
+    let many = (text + "\n").repeat(200);
+    for rule in ["^(a+b?)+$$", "^(a|aa)+$$"] {
+        assert_eq!(
+            parse("textfsm", &format!("Value A (x)\n\nStart\n  {rule}\n"), &many).unwrap_err().code,
+            code::LIMIT
+        );
+    }
+    let error = parse("regex", "(?P<x>(a|aa)+)$", &many.replace('\n', "")).unwrap_err();
+    assert_eq!(error.code, code::LIMIT);
+}
+
+#[test]
+fn long_lines_and_texts() {
+    let line = "x".repeat(8 << 20);
+    let template = "Value A (y)\n\nStart\n  ^.*${A}\n";
+    assert_eq!(parse("textfsm", template, &line).unwrap_err().code, code::LIMIT);
+    let big = "x\n".repeat(40 << 20);
+    assert_eq!(parse("textfsm", template, &big).unwrap_err().code, code::LIMIT);
+}
+
+#[test]
+fn rows_are_bounded() {
+    let template = "Value A (\\d)\nValue B (y)\n\nStart\n  ^${A} -> Record\n";
+    let error = parse("textfsm", template, &"1\n".repeat(3_000_000)).unwrap_err();
+    assert_eq!(error.code, code::LIMIT);
+    // A list that is kept and copied into each row grows with the square.
+    let template = "Value List,Filldown A (\\d)\n\nStart\n  ^${A} -> Record\n";
+    assert_eq!(parse("textfsm", template, &"1\n".repeat(50_000)).unwrap_err().code, code::LIMIT);
+}
+
+#[test]
+fn deep_nesting() {
+    let deep = format!("Value A ({}a{})\n\nStart\n  ^${{A}}\n", "(".repeat(50_000), ")".repeat(50_000));
+    assert_eq!(parse("textfsm", &deep, "a").unwrap_err().code, code::SYNTAX);
+    for open in [
+        "{% if true %}",
+        "{{ (((((((((((((((",
+        "{% for x in [1] %}",
+        "{{ [[[[[[[[[[[[",
+        "{{ not not not not ",
+    ] {
+        assert!(render(&open.repeat(20_000)).is_err());
+    }
+    let nested = "[".repeat(20_000) + &"]".repeat(20_000);
+    assert!(render(&format!("{{{{ {nested} }}}}")).is_err());
+}
+
+#[test]
+fn endless_templates() {
+    for template in [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}",
+        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+        "{{ range(10000000000)|list }}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ [1] * 10000000000 }}",
+        "{{ ('a' * 1000000) * 100000 }}",
+        "{{ 'a'|center(10000000000) }}",
+        "{{ 'a'.ljust(10000000000) }}",
+        "{{ '%10000000000d' % 1 }}",
+        "{{ '{:>10000000000}'.format(1) }}",
+        "{% macro f(s) %}{{ f(s ~ s) }}{% endmacro %}{{ f('aaaaaaaaaa') }}",
+        "{% macro f(s) %}{{ f(s + s) }}{% endmacro %}{{ f([1, 2]) }}",
+        "{{ 'a'|indent(10000000000) }}",
+        "{% set ns = namespace(s='aaaaaaaaaa') %}{% for x in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s|length }}",
+        "{% set ns = namespace(s='aaaaaaaaaa') %}{% for x in range(60) %}{% set ns.s = ns.s|replace('a', 'aaaaaaaaaa') %}{% endfor %}{{ ns.s|length }}",
+    ] {
+        match render(template) {
+            Err(_) => {}
+            Ok(text) => assert!(text.len() < 1 << 20, "{template}: {} bytes", text.len()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_parsed(text in "\\PC*|[\\x00-\\x7f\\n\u{85}\u{2028}é]{0,200}") {
+        let template = "Value Filldown A (\\S+)\nValue List B (.*?)\n\nStart\n  ^${A}\\s+${B}\\s*$$ -> Continue.Record\n  ^. -> Next\n";
+        let rows = parse("textfsm", template, &text);
+        prop_assert!(rows.is_ok());
+    }
+
+    #[test]
+    fn any_template_is_compiled_or_refused(body in "[ -~\\n\u{e9}\\x00]{0,120}") {
+        let _ = parse("textfsm", &format!("Value A (\\d+)\n\nStart\n  ^{body}"), "1 a\n");
+        let _ = parse("textfsm", &body, "1 a\n");
+        let _ = parse("regex", &body, "1 a\n");
+        let _ = render(&body);
+        let _ = render(&format!("{{{{ {body} }}}}"));
+        let _ = render(&format!("{{% {body} %}}"));
+    }
+}

@@ -1,0 +1,370 @@
+//! Running one job: open the request, render, connect or reuse, execute, parse, report.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netpulse_model::request::Operation;
+use netpulse_model::result::ResultType;
+use netpulse_model::secret::scrub;
+use netpulse_model::{
+    ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, JobKind, JobResult, JobStatus, Outcome,
+};
+use netpulse_plugin::{Driver, DriverSession, Report, Run, Work};
+use netpulse_queue::{Claim, ClaimToken, Completion, QueueError, Verdict};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::fence::Fence;
+use crate::node::Inner;
+use crate::recorder::Recorder;
+use crate::text;
+
+/// A session kept for the next job, and for whom.
+pub(crate) struct Held {
+    pub(crate) session: Box<dyn DriverSession>,
+    /// Driver and every connection argument: another user, password, key or option is another
+    /// session (S1).
+    key: [u8; 32],
+}
+
+/// What is left when a job has ended.
+pub(crate) struct Ended {
+    /// A session that can serve the next one.
+    pub(crate) held: Option<Held>,
+    /// Whether the job ended `finished`.
+    pub(crate) succeeded: bool,
+}
+
+/// Which session serves these arguments.
+fn session_key(request: &ExecutionRequest) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(request.driver.as_bytes());
+    let mut sorted: Vec<_> = request.connection_args.0.iter().collect();
+    sorted.sort_by_key(|(key, _)| key.as_str());
+    for (key, value) in sorted {
+        hash.update([0]);
+        hash.update(key.as_bytes());
+        hash.update([1]);
+        hash.update(value.to_string().as_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// How a try went.
+struct Try {
+    report: Report,
+    /// Connecting failed: the request's retry policy applies.
+    no_connection: bool,
+}
+
+/// Runs a claimed job to its end and stores how it ended. A held session is used if it fits, and
+/// closed otherwise.
+pub(crate) async fn run(
+    node: &Arc<Inner>,
+    worker: &str,
+    claim: Claim,
+    held: Option<Held>,
+    fence: &Fence,
+) -> Ended {
+    let cancel = node.running(claim.job.id);
+    let span = tracing::info_span!("job", job = %claim.job.id, device = claim.job.device_name.as_deref().unwrap_or(""));
+    run_inner(node, worker, claim, held, fence, &cancel).instrument(span).await
+}
+
+async fn run_inner(
+    node: &Arc<Inner>,
+    worker: &str,
+    mut claim: Claim,
+    mut held: Option<Held>,
+    fence: &Fence,
+    cancel: &CancellationToken,
+) -> Ended {
+    let started = Instant::now();
+    let id = claim.job.id;
+    let payload = std::mem::take(&mut claim.payload);
+    let request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
+        Ok(request) => request,
+        Err(error) => {
+            let info =
+                ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
+            let report = Report { error: Some(info), untouched: true, ..Report::default() };
+            let outcome = untouched_outcome(claim.job.kind);
+            finish(node, &claim.token, completion(claim.job.kind, Report { outcome, ..report }, &[])).await;
+            node.no_longer_running(id);
+            return Ended { held, succeeded: false };
+        }
+    };
+    drop(payload);
+    let secrets = request.secrets();
+    let recorder = Recorder::new(&*node.queue, &claim.token, fence, &secrets);
+    let deadline = claim.timeout;
+    let attempt = tokio::select! {
+        biased;
+        () = fence.token().cancelled() => {
+            // Everything of the session goes with the future; nobody may say more to the device.
+            held = None;
+            None
+        }
+        outcome = tokio::time::timeout(deadline, attempt(node, &request, &mut held, &recorder, fence, cancel)) => Some(outcome),
+    };
+    let tried = match attempt {
+        Some(Ok(tried)) => tried,
+        Some(Err(_elapsed)) => {
+            held = None;
+            let cut = recorder.cut_short();
+            let message =
+                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
+            Try {
+                report: cut_report(claim.job.kind, ErrorCode::JobTimeout, message, cut),
+                no_connection: false,
+            }
+        }
+        None => {
+            let cut = recorder.cut_short();
+            let message = format!("The right to send to the device was lost; stopped {}", cut.place);
+            Try {
+                report: cut_report(claim.job.kind, ErrorCode::WorkerLost, message, cut),
+                no_connection: false,
+            }
+        }
+    };
+    let mut report = tried.report;
+    if report.outcome.is_none() {
+        report.outcome = report
+            .error
+            .as_ref()
+            .and_then(|_| report.untouched.then(|| untouched_outcome(claim.job.kind)).flatten());
+    }
+    if tried.no_connection
+        && claim.job.attempt <= claim.retry.max
+        && retryable(&report)
+        && !cancel.is_cancelled()
+    {
+        let delay = claim.retry.delay_after(claim.job.attempt);
+        let reason = report.error.as_ref().map(|e| scrub(&e.message, &secrets)).unwrap_or_default();
+        let put_back =
+            with_store(node, || node.queue.retry(&claim.token, Duration::from_secs_f64(delay), &reason))
+                .await;
+        node.no_longer_running(id);
+        if put_back == Some(Verdict::Taken) {
+            tracing::info!(worker, reason, delay, attempt = claim.job.attempt, "no connection; trying again");
+        }
+        return Ended { held, succeeded: false };
+    }
+    if let Some(parsing) = &request.parsing {
+        text::parse(node, parsing, &request, &mut report).await;
+    } else {
+        text::parse_by_driver_args(node, &request, &mut report).await;
+    }
+    let completion = completion(claim.job.kind, report, &secrets);
+    let succeeded = completion.status == JobStatus::Finished;
+    let status = completion.status;
+    let message = completion.result.error.as_ref().map(|e| e.message.clone());
+    finish(node, &claim.token, completion).await;
+    node.no_longer_running(id);
+    match message {
+        Some(message) => {
+            tracing::warn!(worker, %status, seconds = started.elapsed().as_secs_f64(), "{message}")
+        }
+        None => tracing::debug!(worker, %status, seconds = started.elapsed().as_secs_f64(), "job ended"),
+    }
+    Ended { held, succeeded }
+}
+
+/// What a modification did when nothing of it was sent.
+fn untouched_outcome(kind: JobKind) -> Option<Outcome> {
+    (kind == JobKind::Modification).then_some(Outcome::NotApplied)
+}
+
+fn cut_report(kind: JobKind, code: ErrorCode, message: String, cut: crate::recorder::CutShort) -> Report {
+    Report {
+        results: cut.results,
+        error: Some(ErrorInfo::new(code, message)),
+        outcome: (kind == JobKind::Modification).then_some(cut.outcome),
+        reusable: false,
+        untouched: cut.outcome == Outcome::NotApplied,
+    }
+}
+
+/// Whether another try may help. A refused login never does, and locks accounts.
+fn retryable(report: &Report) -> bool {
+    report.untouched
+        && report.error.as_ref().is_some_and(|e| {
+            matches!(
+                e.code,
+                ErrorCode::ConnectFailed
+                    | ErrorCode::HandshakeFailed
+                    | ErrorCode::SessionLost
+                    | ErrorCode::PromptNotFound
+            )
+        })
+}
+
+/// One try: render, connect or reuse, execute. A session that turns out dead is replaced once.
+async fn attempt(
+    node: &Arc<Inner>,
+    request: &ExecutionRequest,
+    held: &mut Option<Held>,
+    recorder: &Recorder<'_>,
+    fence: &Fence,
+    cancel: &CancellationToken,
+) -> Try {
+    let Some(driver) = node.drivers.get(&request.driver) else {
+        let names = node.drivers.names().join(", ");
+        let message = format!("no driver `{}`: there are {names}", request.driver);
+        return Try { report: Report::untouched(ErrorCode::UnknownDriver, message), no_connection: false };
+    };
+    let lines = match text::payload(node, request).await {
+        Ok(lines) => lines,
+        Err(error) => {
+            return Try {
+                report: Report { error: Some(error), untouched: true, reusable: true, ..Report::default() },
+                no_connection: false,
+            };
+        }
+    };
+    let key = session_key(request);
+    if let Some(mut other) = held.take_if(|h| h.key != key) {
+        other.session.close().await;
+    }
+    let mut reused = held.is_some();
+    loop {
+        if held.is_none() {
+            match connect(node, driver, request, fence, cancel).await {
+                Ok(session) => *held = Some(Held { session, key }),
+                Err(error) => {
+                    let no_connection = error.code != ErrorCode::Canceled;
+                    let report = Report { error: Some(error), untouched: true, ..Report::default() };
+                    return Try { report: with_failed_result(report, &lines, request), no_connection };
+                }
+            }
+        }
+        let Some(mut current) = held.take() else { continue };
+        let work = match &request.operation {
+            Operation::Command(_) => Work::Commands(lines.clone()),
+            Operation::Config(_) => Work::Config(lines.clone()),
+        };
+        let run = Run {
+            request,
+            work,
+            watch: recorder,
+            cancel: cancel.clone(),
+            fence: fence.token().clone(),
+            reused,
+        };
+        let report = current.session.run(run).await;
+        let lost = report.error.as_ref().is_some_and(|e| e.code == ErrorCode::SessionLost);
+        if report.reusable {
+            *held = Some(current);
+        } else if lost {
+            drop(current);
+        } else {
+            current.session.close().await;
+        }
+        // The kept session had died without our noticing (a reboot): once more over a new one. A
+        // modification only if nothing of it had been sent.
+        if lost && reused && (request.kind() == JobKind::Query || report.untouched) && !cancel.is_cancelled()
+        {
+            node.counters.healed();
+            tracing::info!("the kept session was dead; running the job over a new one");
+            recorder.restart();
+            reused = false;
+            continue;
+        }
+        let no_connection = lost && report.untouched;
+        return Try { report, no_connection };
+    }
+}
+
+/// Upstream's clients read a failed connection from a result item; it is there beside the error.
+fn with_failed_result(mut report: Report, lines: &[String], request: &ExecutionRequest) -> Report {
+    if let Some(error) = &report.error {
+        let mut item = ExecutionResult::failed(lines.join(" "), error.message.clone());
+        item.metadata.insert("host".into(), request.connection_args.host().unwrap_or_default().into());
+        item.metadata.insert("duration_seconds".into(), 0.0.into());
+        item.metadata.insert("session_reused".into(), false.into());
+        report.results = vec![item];
+    }
+    report
+}
+
+async fn connect(
+    node: &Inner,
+    driver: &Arc<dyn Driver>,
+    request: &ExecutionRequest,
+    fence: &Fence,
+    cancel: &CancellationToken,
+) -> Result<Box<dyn DriverSession>, ErrorInfo> {
+    let canceled = || ErrorInfo::new(ErrorCode::Canceled, "Canceled before the first line was sent");
+    let _slot = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(canceled()),
+        slot = node.connects.acquire() => slot,
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(canceled()),
+        () = fence.token().cancelled() => Err(ErrorInfo::new(ErrorCode::WorkerLost, "The right to the device was lost")),
+        session = driver.connect(&request.connection_args) => session,
+    }
+}
+
+/// The end of a job out of what its run reported, with no secret in it.
+fn completion(kind: JobKind, mut report: Report, secrets: &[String]) -> Completion {
+    for item in &mut report.results {
+        item.command = scrub(&item.command, secrets);
+        item.stderr = scrub(&item.stderr, secrets);
+    }
+    if let Some(error) = &mut report.error {
+        error.message = scrub(&error.message, secrets);
+    }
+    let (status, result_type) = match report.error.as_ref().map(|e| e.code) {
+        None => (JobStatus::Finished, ResultType::Successful),
+        Some(ErrorCode::Canceled) => (JobStatus::Canceled, ResultType::Stopped),
+        Some(_) => (JobStatus::Failed, ResultType::Failed),
+    };
+    let outcome = match kind {
+        JobKind::Query => None,
+        // A driver that reports success without saying what it did has not told the truth.
+        JobKind::Modification => Some(report.outcome.unwrap_or(Outcome::Unknown)),
+    };
+    let retval =
+        if report.results.is_empty() && report.error.is_some() { None } else { Some(report.results) };
+    Completion { status, result: JobResult { kind: result_type, retval, error: report.error, outcome } }
+}
+
+/// Stores the end. While the store is out, the result is held (promise 11).
+async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
+    let verdict = with_store(node, || node.queue.complete(token, completion.clone())).await;
+    match verdict {
+        Some(Verdict::Taken) => {}
+        Some(Verdict::Stale) => {
+            tracing::warn!(status = %completion.status, "the claim had passed to another; this result was refused");
+        }
+        None => {
+            tracing::error!(status = %completion.status, "the store was closed, or had written this node off, before this result was stored")
+        }
+    }
+}
+
+/// Asks the store until it answers; none when it was closed, or has written this node off.
+async fn with_store<F, T>(node: &Inner, mut ask: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, QueueError>>,
+{
+    let mut warned = false;
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(QueueError::Closed | QueueError::UnknownNode(_)) => return None,
+            Err(error) => {
+                if !warned {
+                    tracing::warn!(%error, "the store does not answer; holding the result");
+                    warned = true;
+                }
+                node.store_pause().await;
+            }
+        }
+    }
+}

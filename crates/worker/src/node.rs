@@ -1,0 +1,457 @@
+//! The node: hears what waits, starts and ends workers, keeps leases, drains.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use netpulse_config::Config;
+use netpulse_model::worker::{WorkerRecord, WorkerState};
+use netpulse_model::{DeviceKey, JobId, QueueName, Timestamp};
+use netpulse_plugin::{Drivers, Templates};
+use netpulse_queue::{Queue, QueueError, Signal};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::device::{self, Mailbox};
+use crate::fence::Clock;
+use crate::fifo;
+
+/// What a node needs.
+pub struct NodeParts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where jobs come from.
+    pub queue: Arc<dyn Queue>,
+    /// How to reach devices.
+    pub drivers: Drivers,
+    /// How to render payloads and parse outputs.
+    pub templates: Arc<dyn Templates>,
+}
+
+/// Counts since the node came up.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Sessions found dead and replaced without anybody's doing.
+    pub self_healing: Arc<AtomicU64>,
+}
+
+impl Counters {
+    pub(crate) fn healed(&self) {
+        self.self_healing.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Cancels remembered that found no run: those of jobs claimed this very moment.
+const EARLY_CANCELS: usize = 1024;
+
+/// What the workers of a node share.
+pub(crate) struct Inner {
+    pub(crate) name: String,
+    pub(crate) config: Arc<Config>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) drivers: Drivers,
+    pub(crate) templates: Arc<dyn Templates>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    pub(crate) connects: Semaphore,
+    pub(crate) fifo_wake: Notify,
+    /// Take nothing more; end after the current job.
+    pub(crate) stopping: CancellationToken,
+    running: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Cancels that came between a claim and its run.
+    early_cancels: Mutex<VecDeque<JobId>>,
+    leases: Mutex<HashMap<DeviceKey, Vec<(u64, CancellationToken)>>>,
+    tickets: AtomicU64,
+    owners: Mutex<Owners>,
+    tasks: TaskTracker,
+    fifo: Mutex<WorkerRecord>,
+}
+
+/// The pinned workers, and devices that wait until one of them makes room.
+#[derive(Default)]
+struct Owners {
+    running: HashMap<DeviceKey, Arc<Mailbox>>,
+    waiting: VecDeque<DeviceKey>,
+    /// Those in `waiting`, so that none waits twice.
+    listed: HashSet<DeviceKey>,
+}
+
+impl Owners {
+    fn wait(&mut self, device: DeviceKey) {
+        if self.listed.insert(device.clone()) {
+            self.waiting.push_back(device);
+        }
+    }
+
+    fn next(&mut self) -> Option<DeviceKey> {
+        let device = self.waiting.pop_front()?;
+        self.listed.remove(&device);
+        Some(device)
+    }
+}
+
+impl Inner {
+    pub(crate) fn fifo_name(&self) -> String {
+        format!("{}_FifoQ", self.name)
+    }
+
+    pub(crate) fn pinned_name(&self, device: &DeviceKey) -> String {
+        format!("{}_HostQ_{device}", self.name)
+    }
+
+    /// Between two questions to a store that does not answer.
+    pub(crate) async fn store_pause(&self) {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+
+    /// Makes a job cancelable.
+    pub(crate) fn running(&self, job: JobId) -> CancellationToken {
+        let token = CancellationToken::new();
+        self.running.lock().insert(job, token.clone());
+        let mut early = self.early_cancels.lock();
+        if let Some(at) = early.iter().position(|id| *id == job) {
+            early.remove(at);
+            token.cancel();
+        }
+        token
+    }
+
+    pub(crate) fn no_longer_running(&self, job: JobId) {
+        self.running.lock().remove(&job);
+    }
+
+    /// Has `lost` cancelled when the lease of `device` is lost. Returns the ticket to end it with.
+    pub(crate) fn watch_lease(&self, device: &DeviceKey, lost: CancellationToken) -> u64 {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.leases.lock().entry(device.clone()).or_default().push((ticket, lost));
+        ticket
+    }
+
+    /// Ends [`Inner::watch_lease`].
+    pub(crate) fn unwatch_lease(&self, device: &DeviceKey, ticket: u64) {
+        let mut leases = self.leases.lock();
+        if let Some(watchers) = leases.get_mut(device) {
+            watchers.retain(|(mine, _)| *mine != ticket);
+            if watchers.is_empty() {
+                leases.remove(device);
+            }
+        }
+    }
+
+    /// One more FIFO job ended.
+    pub(crate) fn fifo_ended(&self, succeeded: bool) {
+        let mut record = self.fifo.lock();
+        if succeeded {
+            record.successful_job_count += 1;
+        } else {
+            record.failed_job_count += 1;
+        }
+    }
+
+    /// Makes sure that `device` has a worker of this node, and wakes it.
+    fn wake(self: &Arc<Self>, device: DeviceKey) {
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        let mut owners = self.owners.lock();
+        if let Some(mailbox) = owners.running.get(&device) {
+            mailbox.wake();
+            return;
+        }
+        if owners.running.len() >= self.config.worker.pinned_per_node.max(1) {
+            owners.wait(device);
+            // The one that has been idle longest makes room (D16: capacity is never for ever).
+            let idle = owners
+                .running
+                .values()
+                .filter(|m| !m.stop.is_cancelled())
+                .filter_map(|m| m.idle_since.lock().map(|since| (since, Arc::clone(m))))
+                .min_by_key(|(since, _)| *since);
+            if let Some((_, mailbox)) = idle {
+                mailbox.stop.cancel();
+            }
+            return;
+        }
+        self.start(&mut owners, device);
+    }
+
+    fn start(self: &Arc<Self>, owners: &mut Owners, device: DeviceKey) {
+        let mailbox = Arc::new(Mailbox::new());
+        owners.running.insert(device.clone(), Arc::clone(&mailbox));
+        self.tasks.spawn(device::run(Arc::clone(self), device, mailbox));
+    }
+
+    /// A pinned worker wants to end. False when it was woken meanwhile and has to go on.
+    pub(crate) fn retire(self: &Arc<Self>, device: &DeviceKey, mailbox: &Arc<Mailbox>) -> bool {
+        let mut owners = self.owners.lock();
+        let stopped = mailbox.stop.is_cancelled() || self.stopping.is_cancelled();
+        if !stopped && mailbox.woken() {
+            return false;
+        }
+        if owners.running.get(device).is_some_and(|mine| Arc::ptr_eq(mine, mailbox)) {
+            owners.running.remove(device);
+        }
+        if self.stopping.is_cancelled() {
+            return true;
+        }
+        // What was woken after the stop goes to a successor, behind those that wait already.
+        if mailbox.woken() {
+            owners.wait(device.clone());
+        }
+        while owners.running.len() < self.config.worker.pinned_per_node.max(1) {
+            let Some(next) = owners.next() else { break };
+            if !owners.running.contains_key(&next) {
+                self.start(&mut owners, next);
+            }
+        }
+        true
+    }
+
+    /// Whether a worker that has just gone idle is to make room for another device.
+    pub(crate) fn room_wanted(&self) -> bool {
+        !self.owners.lock().waiting.is_empty()
+    }
+
+    fn hear(self: &Arc<Self>, signal: Signal) {
+        match signal {
+            Signal::Device(device) => self.wake(device),
+            Signal::Fifo => self.fifo_wake.notify_one(),
+            Signal::Cancel(job) => {
+                let token = self.running.lock().get(&job).cloned();
+                match token {
+                    Some(token) => token.cancel(),
+                    None => {
+                        let mut early = self.early_cancels.lock();
+                        if early.len() == EARLY_CANCELS {
+                            early.pop_front();
+                        }
+                        early.push_back(job);
+                    }
+                }
+            }
+            Signal::LeaseLost(lease) => {
+                tracing::warn!(device = %lease.device, epoch = lease.epoch, "lease lost; nothing more is sent there");
+                for (_, lost) in self.leases.lock().get(&lease.device).into_iter().flatten() {
+                    lost.cancel();
+                }
+            }
+            Signal::StopWorker(name) => {
+                if name == self.name || name == self.fifo_name() {
+                    tracing::warn!(worker = name, "asked to stop: this node drains");
+                    self.stopping.cancel();
+                    return;
+                }
+                let owners = self.owners.lock();
+                let found = owners.running.iter().find(|(device, _)| self.pinned_name(device) == name);
+                if let Some((_, mailbox)) = found {
+                    mailbox.stop.cancel();
+                }
+            }
+        }
+    }
+
+    /// Renews the leases, well before they end, and says that the node lives.
+    async fn keep_leases(self: Arc<Self>) {
+        let lease = self.queue.lease_time();
+        let mut record = self.record();
+        loop {
+            let asked = Instant::now();
+            match tokio::time::timeout(lease / 3, self.queue.renew(&self.name)).await {
+                Ok(Ok(lost)) => {
+                    self.clock.renewed(asked);
+                    for lease in lost {
+                        self.hear(Signal::LeaseLost(lease));
+                    }
+                }
+                Ok(Err(QueueError::UnknownNode(_))) => self.rejoin().await,
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew leases"),
+                Err(_elapsed) => tracing::warn!("the store does not answer a renewal"),
+            }
+            if !self.clock.good() {
+                for (device, watchers) in self.leases.lock().iter() {
+                    tracing::warn!(%device, "lease not renewed in time; nothing more is sent there");
+                    watchers.iter().for_each(|(_, lost)| lost.cancel());
+                }
+            }
+            record.last_heartbeat = Timestamp::now();
+            record.status =
+                if self.running.lock().is_empty() { WorkerState::Idle } else { WorkerState::Busy };
+            self.queue.put_worker(record.clone());
+            let fifo = {
+                let mut fifo = self.fifo.lock();
+                fifo.last_heartbeat = record.last_heartbeat;
+                fifo.clone()
+            };
+            self.queue.put_worker(fifo);
+            tokio::time::sleep((lease / 4).min(self.clock.left()).max(Duration::from_millis(50))).await;
+        }
+    }
+
+    /// The store had written this node off (it was frozen for longer than its leases): everything
+    /// it held is lost, and it starts anew.
+    async fn rejoin(self: &Arc<Self>) {
+        for (_, lost) in self.leases.lock().values().flatten() {
+            lost.cancel();
+        }
+        let asked = Instant::now();
+        match self.queue.join(&self.name, capacity(&self.config)).await {
+            Ok(signals) => {
+                tracing::warn!("this node had been written off; joined again");
+                self.clock.renewed(asked);
+                // The listener before this one ends with its stream.
+                tokio::spawn(listen(Arc::clone(self), signals));
+                self.fifo_wake.notify_one();
+            }
+            Err(error) => tracing::warn!(%error, "cannot join again; trying with the next renewal"),
+        }
+    }
+
+    fn record(&self) -> WorkerRecord {
+        let now = Timestamp::now();
+        WorkerRecord {
+            name: self.name.clone(),
+            status: WorkerState::Idle,
+            pid: std::process::id(),
+            hostname: self.name.clone(),
+            queues: vec![QueueName::Node(self.name.clone())],
+            last_heartbeat: now,
+            birth_at: now,
+            successful_job_count: 0,
+            failed_job_count: 0,
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    inner: Arc<Inner>,
+    loops: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Joins the queue and starts to take jobs.
+    ///
+    /// # Errors
+    /// The store refuses the node.
+    pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
+        let NodeParts { config, queue, drivers, templates } = parts;
+        let name = node_name(&config);
+        let now = Timestamp::now();
+        let fifo = WorkerRecord {
+            name: format!("{name}_FifoQ"),
+            status: WorkerState::Idle,
+            pid: std::process::id(),
+            hostname: name.clone(),
+            queues: vec![QueueName::Fifo],
+            last_heartbeat: now,
+            birth_at: now,
+            successful_job_count: 0,
+            failed_job_count: 0,
+        };
+        let signals = queue.join(&name, capacity(&config)).await?;
+        let inner = Arc::new(Inner {
+            clock: Clock::new(queue.lease_time()),
+            connects: Semaphore::new(config.worker.connects_at_once.max(1)),
+            name,
+            config,
+            queue,
+            drivers,
+            templates,
+            counters: Counters::default(),
+            fifo_wake: Notify::new(),
+            stopping: CancellationToken::new(),
+            running: Mutex::default(),
+            early_cancels: Mutex::default(),
+            leases: Mutex::default(),
+            tickets: AtomicU64::new(0),
+            owners: Mutex::default(),
+            tasks: TaskTracker::new(),
+            fifo: Mutex::new(fifo),
+        });
+        inner.queue.put_worker(inner.record());
+        inner.queue.put_worker(inner.fifo.lock().clone());
+        // Jobs accepted before we came wake us by the stream as well.
+        inner.fifo_wake.notify_one();
+        let loops = vec![
+            tokio::spawn(listen(Arc::clone(&inner), signals)),
+            tokio::spawn(Arc::clone(&inner).keep_leases()),
+        ];
+        inner.tasks.spawn(fifo::run(Arc::clone(&inner)));
+        Ok(Self { inner, loops })
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.inner.counters.clone()
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Resolves when the node was asked to stop from outside (`DELETE /workers/{node}`).
+    pub async fn asked_to_stop(&self) {
+        self.inner.stopping.cancelled().await;
+    }
+
+    /// Takes nothing more, lets running jobs end within `worker.drain_timeout`, cancels the rest
+    /// between lines, closes every session and leaves.
+    pub async fn drain(mut self) {
+        let inner = &self.inner;
+        inner.stopping.cancel();
+        inner.tasks.close();
+        let patience = Duration::from_secs(inner.config.worker.drain_timeout);
+        if tokio::time::timeout(patience, inner.tasks.wait()).await.is_err() {
+            let left: Vec<CancellationToken> = inner.running.lock().values().cloned().collect();
+            tracing::warn!(
+                jobs = left.len(),
+                "still running after worker.drain_timeout; canceling between lines"
+            );
+            for token in left {
+                token.cancel();
+            }
+            if tokio::time::timeout(Duration::from_secs(10), inner.tasks.wait()).await.is_err() {
+                tracing::error!("some jobs could not be stopped; they end as after a lost worker");
+            }
+        }
+        for task in self.loops.drain(..) {
+            task.abort();
+        }
+        if let Err(error) = inner.queue.leave(&inner.name).await {
+            tracing::warn!(%error, "could not leave in order; leases run out by themselves");
+        }
+    }
+}
+
+async fn listen(node: Arc<Inner>, mut signals: mpsc::UnboundedReceiver<Signal>) {
+    while let Some(signal) = signals.recv().await {
+        node.hear(signal);
+    }
+}
+
+/// The configured name, else the host's.
+fn node_name(config: &Config) -> String {
+    if !config.worker.node.is_empty() {
+        return config.worker.node.clone();
+    }
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::env::var("HOSTNAME").map_err(std::io::Error::other))
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "node".to_owned())
+}
+
+/// Leases that this node may hold: one for each pinned worker, and one for each FIFO slot, whose
+/// modifications hold their device's too. The bound of the pinned ones is kept here.
+fn capacity(config: &Config) -> usize {
+    config.worker.pinned_per_node.max(1).saturating_add(config.worker.fifo_concurrency.max(1))
+}
