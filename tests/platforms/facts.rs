@@ -80,7 +80,15 @@ pub const FACTS: &[Facts] = &[
     Facts { name: "cisco_xe", says: "ersion", detected: "cisco_xe", ..IOS },
     Facts { name: "ruijie_os", says: "S29_RGOS 11.4", detected: "ruijie_os", ..IOS },
     Facts { name: "zte_zxros", says: "ZTE ZXR10 Software", detected: "zte_zxros", ..IOS },
-    Facts { name: "frr", says: "FRRouting 8.4.4", detected: "frr", ..IOS },
+    Facts {
+        name: "frr",
+        says: "FRRouting 8.4.4",
+        fine: &["ip route 10.66.0.0/16 Null0"],
+        late: "ip route 10.67.0.0/16 Null0",
+        pages: false,
+        detected: "frr",
+        ..IOS
+    },
     Facts { name: "dell_os10", says: "OS10 Enterprise", change: &["interface ethernet1/1/2", "description roof"], holds: "description roof", detected: "dell_os10", ..IOS },
     Facts {
         name: "arista_eos",
@@ -90,7 +98,7 @@ pub const FACTS: &[Facts] = &[
         detected: "arista_eos",
         ..IOS
     },
-    Facts { name: "cisco_nxos", says: "NXOS: version 9.3(10)", change: &["vlan 33", "name lab"], holds: "vlan 33\n  name lab", detected: "cisco_nxos", ..IOS },
+    Facts { name: "cisco_nxos", says: "NXOS: version 9.3(10)", change: &["vlan 33", "name lab"], holds: "vlan 33\n  name lab", privileged: "exec", detected: "cisco_nxos", ..IOS },
     Facts {
         name: "cisco_xr",
         says: "Version 7.5.2",
@@ -99,6 +107,7 @@ pub const FACTS: &[Facts] = &[
         fine: &["domain name early.example"],
         late: "domain name late.example",
         unfit: &["domain name refuse-commit"],
+        privileged: "exec",
         detected: "cisco_xr",
         ..IOS
     },
@@ -124,7 +133,7 @@ pub const FACTS: &[Facts] = &[
         detected: "hp_procurve",
         ..IOS
     },
-    Facts { name: "aruba_aoscx", says: "FL.10.10.1030", change: &["vlan 20", "name lab"], holds: "vlan 20\n    name lab", detected: "aruba_aoscx", ..IOS },
+    Facts { name: "aruba_aoscx", says: "FL.10.10.1030", change: &["vlan 20", "name lab"], holds: "vlan 20\n    name lab", privileged: "manager", detected: "aruba_aoscx", ..IOS },
     Facts { name: "huawei", says: "Version 5.170", detected: "huawei", ..VRP },
     Facts {
         name: "huawei_vrpv8",
@@ -198,6 +207,7 @@ pub const FACTS: &[Facts] = &[
         late: "set / system information contact late",
         rename: &["set / system name host-name edge-7"],
         unfit: &["set / system information location refuse-commit"],
+        pages: false,
         detected: "nokia_srl",
         ..NONE
     },

@@ -305,6 +305,8 @@ impl Registry {
             below = file.extends.clone();
             seen.push(base);
         }
+        // What tells the base from others tells nothing of what extends it.
+        rules.detect.clone_from(&own.detect);
         Ok(Platform {
             name: name.to_owned(),
             description: own.description.clone().unwrap_or_default(),

@@ -134,7 +134,7 @@ section! {
         logout: String,
         /// Appended to the user name of an SSH login (RouterOS: console options).
         username_suffix: String,
-        /// What to try when the platform is not known, and what the answer looks like.
+        /// What to try when the platform is not known, and what the answer looks like. Never inherited.
         detect: Vec<Detect>,
         /// Other platforms that this device turns out to be, seen by its first prompt.
         becomes: Vec<Becomes>,
