@@ -270,9 +270,6 @@ async fn a_device_that_keeps_paging_is_answered() {
         let keys = bench.running.journal().device(0).iter().filter(|e| e.kind == Kind::Key).count();
         check!(keys > 0 || !facts.pages, "no key was pressed: the pager did not ask");
         bench.serves("the pager").await?;
-        if std::env::var_os("SHOW").is_some_and(|n| n == facts.name) {
-            for e in bench.running.journal().device(0) { eprintln!("{} {:?} {:?} {}", e.time, e.kind, e.line, e.before); }
-        }
         bench.close().await;
         Ok(())
     })
