@@ -169,10 +169,6 @@ fn table(count: usize) -> String {
     (1..=count).map(|i| format!("row {i} of a table that no page holds")).collect::<Vec<_>>().join("\n")
 }
 
-fn has_commit(platform: &Platform) -> bool {
-    platform.rules.config.candidate.as_ref().is_some_and(|c| c.commit.is_some())
-}
-
 fn same(seen: &str, wanted: &str) -> Checked {
     if seen == wanted {
         return Ok(());
@@ -289,7 +285,7 @@ async fn a_change_takes_effect_and_is_saved() {
         check!(config.contains(facts.holds), "{:?} is not in {config}", facts.holds);
         let startup = bench.device().startup_config();
         check!(!saves || startup.contains(facts.holds), "{:?} was not saved", facts.holds);
-        check!(!has_commit(&bench.platform) || bench.device().commits() == 1, "{} commits", bench.device().commits());
+        check!(!bench.platform.has_candidate() || bench.device().commits() == 1, "{} commits", bench.device().commits());
         for line in facts.change {
             let times = bench.running.journal().lines(0).iter().filter(|l| l.trim() == *line).count();
             let wanted = facts.change.iter().filter(|l| *l == line).count();
@@ -316,16 +312,15 @@ async fn promise_4_a_refused_line_ends_the_change() {
         let statuses: Vec<i32> = report.results.iter().map(|r| r.exit_status).collect();
         check!(statuses == wanted, "exit statuses {statuses:?}");
         check!(!bench.received(facts.late), "`{}` was sent all the same", facts.late);
-        let candidate = bench.platform.has_candidate();
         let after = bench.device().running_config();
-        if has_commit(&bench.platform) {
+        if bench.platform.has_candidate() || facts.held {
             check!(report.outcome == Some(Outcome::NotApplied), "the outcome is {:?}", report.outcome);
+            check!(before == after, "the configuration is changed: {after}");
             check!(bench.device().commits() == 0, "{} commits", bench.device().commits());
+            check!(bench.device().candidate_config().is_none_or(|c| c == before), "the candidate is still there");
         } else {
-            check!(report.outcome == Some(Outcome::Partial) || candidate, "the outcome is {:?}", report.outcome);
+            check!(report.outcome == Some(Outcome::Partial), "the outcome is {:?}", report.outcome);
         }
-        check!(!candidate || before == after, "the configuration is changed: {after}");
-        check!(!candidate || bench.device().candidate_config().is_none_or(|c| c == before), "the candidate is still there");
         bench.serves("a refused line").await?;
         // And the next change is none the worse for it.
         let report = bench.ask(json!({"config": facts.change})).await;
@@ -338,7 +333,7 @@ async fn promise_4_a_refused_line_ends_the_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_4_a_refused_commit_leaves_nothing() {
-    let candidates = FACTS.iter().filter(|f| has_commit(&find(f.name).platform));
+    let candidates = FACTS.iter().filter(|f| find(f.name).platform.has_candidate());
     matrix(candidates, true, |facts, way| async move {
         let mut bench = Bench::open(facts, way, Faults::default(), "").await?;
         let before = bench.device().running_config();
@@ -353,6 +348,20 @@ async fn promise_4_a_refused_commit_leaves_nothing() {
         check!(!bench.device().running_config().contains("refuse-commit"), "the refused lines were committed later");
         bench.close().await;
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_took_over_before_the_refused_line_is_told() {
+    matrix(FACTS.iter().filter(|f| f.name == "fortinet"), false, |facts, way| async move {
+        let mut bench = Bench::open(facts, way, Faults::default(), "").await?;
+        let lines = ["config system dns", "set primary 10.0.0.54", "end", "config system interface", "edit port1", "set alias early", "bogus 1"];
+        let report = bench.ask(json!({"config": lines})).await;
+        check!(report.outcome == Some(Outcome::Partial), "the outcome is {:?}", report.outcome);
+        let config = bench.device().running_config();
+        check!(config.contains("10.0.0.54") && !config.contains("early"), "{config}");
+        bench.serves("a refused line").await
     })
     .await;
 }

@@ -32,6 +32,8 @@ pub struct Facts {
     pub pages: bool,
     /// Modes cannot be told apart: a change that fails in the middle of one stays there.
     pub stays: bool,
+    /// Without a candidate, but an open block takes effect only at its end.
+    pub held: bool,
     /// What autodetect makes of it; empty: nothing.
     pub detected: &'static str,
 }
@@ -52,6 +54,7 @@ const NONE: Facts = Facts {
     no_enable: false,
     pages: true,
     stays: false,
+    held: false,
     detected: "",
 };
 
@@ -270,6 +273,7 @@ pub const FACTS: &[Facts] = &[
         bad: "bogus 1",
         late: "set alias late",
         rename: &["config system global", "set hostname edge-7", "end"],
+        held: true,
         detected: "fortinet",
         ..NONE
     },

@@ -233,6 +233,9 @@ impl Session {
             if self.stream.send_line(&logout, &terminator).await.is_ok() {
                 let mut again = true;
                 while let Ok(Fill::Data { .. }) = self.stream.fill(until, false).await {
+                    if Instant::now() >= until {
+                        break;
+                    }
                     // "Do you want to log out?"
                     match self.stream.answer(&[]).await {
                         Ok(true) => continue,

@@ -249,6 +249,9 @@ section! {
         timeout: u64,
         /// Commands that throw the candidate away, sent in configuration mode.
         discard: Vec<String>,
+        /// Lines that take over what was said so far, where there is no commit (FortiOS: `end`, `next`). Until
+        /// one of them was accepted, nothing took effect.
+        applied_by: Pattern,
         /// Instead of `exit` after a discard, where leaving needs another word then.
         exit_discard: String,
     }
