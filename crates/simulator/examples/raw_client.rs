@@ -1,6 +1,6 @@
 //! Prints what a raw russh client reaches against simulated devices in the same process.
 //!
-//! `cargo run --release -p netpulse-simulator --example raw_client -- --devices 1000 [--persona cisco_ios]`
+//! `cargo run --release -p netpulse-simulator --example raw_client -- --devices 1000 [--persona cisco_ios,arista_eos]`
 //!
 //! `--serve 30000` only serves, on ports from 30000 of 127.0.0.1, until it is killed; `--first 30000` only measures
 //! what is served there. So the two ends can be weighed apart.
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let start = Instant::now();
     let running = if targets.is_empty() {
-        let plan = Plan { ssh_port: Some(serve.unwrap_or(0)), journal: JournalOptions { off: true, ..JournalOptions::default() }, ..Plan::of(&persona, devices) };
+        let plan = Plan { ssh_port: Some(serve.unwrap_or(0)), journal: JournalOptions { off: true, ..JournalOptions::default() }, personas: persona.split(',').map(str::to_owned).collect(), ..Plan::of(&persona, devices) };
         Some(Simulator::start(plan)?)
     } else {
         None

@@ -124,11 +124,13 @@ pub struct Pager {
     pub erase: String,
     /// Keys that end the output.
     pub quit: String,
+    /// Keys that print all the rest.
+    pub dump: String,
 }
 
 impl Default for Pager {
     fn default() -> Self {
-        Pager { length: 24, prompt: " --More-- ".into(), erase: "\r          \r".into(), quit: "qQ\u{3}".into() }
+        Pager { length: 24, prompt: " --More-- ".into(), erase: "\r          \r".into(), quit: "qQ\u{3}".into(), dump: String::new() }
     }
 }
 

@@ -612,7 +612,7 @@ impl Vty {
     fn page_on(&mut self, by: usize, reply: &mut Reply) {
         let Stage::More { rest, at } = std::mem::replace(&mut self.stage, Stage::Ready) else { return };
         let stuck = self.faults().is_some_and(|f| f.stuck_pager);
-        let end = (at + by).min(rest.len());
+        let end = at.saturating_add(by).min(rest.len());
         for line in &rest[at..end] {
             self.say(reply, line);
             self.say(reply, "\n");
@@ -645,6 +645,11 @@ impl Vty {
             reply.bytes(pager.erase.as_bytes());
             self.stage = Stage::Ready;
             self.prompt(reply);
+            return;
+        }
+        if pager.dump.bytes().any(|d| d == b) {
+            reply.bytes(pager.erase.as_bytes());
+            self.page_on(usize::MAX, reply);
             return;
         }
         match b {

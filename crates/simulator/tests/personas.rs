@@ -364,6 +364,7 @@ async fn the_flat_platforms() {
     let running = talk("extreme_exos", "X465-0.1 # ", &[
         ("disable clipaging", "", "X465-0.2 # "), ("show version", "31.7.1.4", "# "), ("nonsense", "%% Invalid input", "# "), ("create vlan \"lab\"", "", "* X465-0.5 # "),
         ("save configuration primary", "", "(y/N) "), ("y", "saved to primary.cfg", "\nX465-0.6 # "),
+        ("disable cli prompting", "", "# "), ("create vlan lab2", "", "* X465-0.8 # "), ("save configuration primary", "saved to primary.cfg", "\nX465-0.9 # "),
     ]).await;
     settled(&running, "create vlan \"lab\"");
     let running = talk("f5_tmsh", "(tmos)# ", &[

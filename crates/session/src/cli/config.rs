@@ -153,7 +153,13 @@ impl Session {
         }
         let sent = self.send_lines(lines, options, progress, &mut report).await;
         let candidate = platform.rules.config.candidate.as_ref().filter(|c| enters && c.commit.is_some());
-        let done = report.lines.iter().filter(|l| l.state == LineState::Accepted).count();
+        let applied_by =
+            platform.rules.config.candidate.as_ref().and_then(|c| c.applied_by.as_ref()).filter(|_| candidate.is_none());
+        let done = report
+            .lines
+            .iter()
+            .filter(|l| l.state == LineState::Accepted && applied_by.is_none_or(|p| p.is_match(l.line.as_bytes())))
+            .count();
         let stopped_after = |any: usize| if any == 0 { Outcome::NotApplied } else { Outcome::Partial };
         match sent {
             Sent::All => match candidate {

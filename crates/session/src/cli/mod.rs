@@ -230,6 +230,15 @@ impl Session {
             if self.stream.send_line(&logout, &terminator).await.is_ok() {
                 let mut again = true;
                 while let Ok(Fill::Data { .. }) = self.stream.fill(until, false).await {
+                    if Instant::now() >= until {
+                        break;
+                    }
+                    // "Do you want to log out?"
+                    match self.stream.answer(&[]).await {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err(_) => break,
+                    }
                     // One level of several was left: once more.
                     if again && self.stream.prompt_hit().is_some() {
                         again = false;

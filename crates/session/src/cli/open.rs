@@ -24,6 +24,8 @@ struct Texts {
     username: Option<Regex>,
     password: Option<Regex>,
     failed: Option<Regex>,
+    /// Looks like a question for the name and is none, when a message of the day arrives in pieces.
+    no_question: Option<Regex>,
 }
 
 /// What logins say when the platform's file does not.
@@ -33,6 +35,7 @@ fn texts() -> &'static Texts {
         let build = |p: &str| regex::bytes::RegexBuilder::new(p).unicode(false).case_insensitive(true).build().ok();
         Texts {
             username: build(r"(?:user ?name|user|login|account)(?: name)?\s*[:>]\s*$"),
+            no_question: build(r"\b(?:last|previous|failed|successful) login\s*:"),
             password: build(r"pass(?:word|code|phrase)?[^:\n]{0,40}:\s*$"),
             failed: build(
                 r"login incorrect|login fail|login invalid|authentication fail|bad (?:password|secret)|access denied|permission denied|(?:invalid|incorrect|wrong) (?:user|login|password|credential)|password required, but none set|too many (?:authentication|login) fail|failed to authenticate",
@@ -46,6 +49,13 @@ fn matches(own: Option<&Pattern>, standard: Option<&Regex>, bytes: &[u8]) -> boo
         Some(pattern) => pattern.is_match(bytes),
         None => standard.is_some_and(|r| r.is_match(bytes)),
     }
+}
+
+/// Whether the row asks for the user name.
+fn asks_name(own: Option<&Pattern>, row: &[u8]) -> bool {
+    let standard = texts();
+    matches(own, standard.username.as_ref(), row)
+        && (own.is_some() || !standard.no_question.as_ref().is_some_and(|r| r.is_match(row)))
 }
 
 impl Session {
@@ -142,7 +152,7 @@ impl Session {
                         first = None;
                         continue;
                     }
-                    if text_login && matches(rules.username.as_ref(), texts().username.as_ref(), &row) {
+                    if text_login && asks_name(rules.username.as_ref(), &row) {
                         users += 1;
                         if passwords > 0 || users > 2 {
                             return Err(self.denied());

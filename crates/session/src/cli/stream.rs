@@ -288,7 +288,7 @@ impl Stream {
     }
 
     /// Answers a pager or a question at the end of the text; true when there was one.
-    async fn answer(&mut self, replies: &[Reply]) -> Result<bool, SessionError> {
+    pub async fn answer(&mut self, replies: &[Reply]) -> Result<bool, SessionError> {
         let row = trimmed(self.term.row());
         let row_start = self.term.row_start();
         if row.is_empty() || row.len() > 1024 {

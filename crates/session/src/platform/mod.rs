@@ -194,6 +194,7 @@ impl Platform {
         }
         if let Some(candidate) = &r.config.candidate {
             all.extend(candidate.success.iter().map(|p| ("config.candidate.success".to_owned(), p)));
+            all.extend(candidate.applied_by.iter().map(|p| ("config.candidate.applied_by".to_owned(), p)));
             all.extend(
                 candidate.failures.iter().flatten().map(|p| ("config.candidate.failures".to_owned(), p)),
             );

@@ -134,7 +134,7 @@ section! {
         logout: String,
         /// Appended to the user name of an SSH login (RouterOS: console options).
         username_suffix: String,
-        /// What to try when the platform is not known, and what the answer looks like.
+        /// What to try when the platform is not known, and what the answer looks like. Never inherited.
         detect: Vec<Detect>,
         /// Other platforms that this device turns out to be, seen by its first prompt.
         becomes: Vec<Becomes>,
@@ -249,6 +249,9 @@ section! {
         timeout: u64,
         /// Commands that throw the candidate away, sent in configuration mode.
         discard: Vec<String>,
+        /// Lines that take over what was said so far, where there is no commit (FortiOS: `end`, `next`). Until
+        /// one of them was accepted, nothing took effect.
+        applied_by: Pattern,
         /// Instead of `exit` after a discard, where leaving needs another word then.
         exit_discard: String,
     }
