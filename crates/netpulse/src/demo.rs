@@ -188,7 +188,7 @@ async fn acts(url: &str, key: &str, devices: &[Shown], ui: &Ui) -> Result<bool, 
     ui.line("\nPOST /device/bulk?wait=60   one query on each");
     let asked = devices.iter().map(|d| entry(d, "command", json!(d.vendor.ask))).collect();
     let (jobs, took) = bulk(&client, body(asked, false)).await?;
-    right &= table(ui, devices, &jobs, |job| first_line(job)) && jobs.len() == devices.len();
+    right &= table(ui, devices, &jobs, first_line) && jobs.len() == devices.len();
     ui.toned(&format!("{} jobs in {}, sessions opened on the way", jobs.len(), seconds(took)), Tone::Dim);
 
     ui.line("\nPOST /device/bulk?wait=60   a change on the ten that are switches and routers");

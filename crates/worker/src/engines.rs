@@ -29,7 +29,11 @@ impl BuiltInTemplates {
 }
 
 fn failure(error: TemplateError) -> TemplateFailure {
-    let place = error.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    // Some engines name the line in their own words.
+    let place = match error.line {
+        Some(line) if !error.message.contains(&format!("line {line}")) => format!(" (line {line})"),
+        _ => String::new(),
+    };
     TemplateFailure { code: error.code, message: format!("{}: {}{place}", error.engine, error.message) }
 }
 

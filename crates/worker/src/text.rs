@@ -93,12 +93,7 @@ async fn parse_all(
     request: &ExecutionRequest,
     report: &mut Report,
 ) -> Option<String> {
-    let device_type = request.connection_args.device_type().unwrap_or_default();
-    let platform = ["_ssh", "_telnet", "_serial"]
-        .into_iter()
-        .find_map(|suffix| device_type.strip_suffix(suffix))
-        .unwrap_or(device_type)
-        .to_owned();
+    let asked = request.connection_args.device_type().unwrap_or_default().to_owned();
     let mut results = std::mem::take(&mut report.results);
     let templates = Arc::clone(&node.templates);
     let call = call.clone();
@@ -106,7 +101,9 @@ async fn parse_all(
         let mut first = None;
         for item in results.iter_mut().filter(|item| item.exit_status == 0) {
             let Some(text) = item.stdout.as_str().filter(|text| !text.is_empty()) else { continue };
-            let origin = Origin { platform: &platform, command: &item.command };
+            // The driver knows best which platform it met (`autodetect`).
+            let met = item.metadata.get("device_type").and_then(serde_json::Value::as_str).unwrap_or(&asked);
+            let origin = Origin { platform: base_name(met), command: &item.command };
             // A crash of the parser must not take the answers with it.
             let parsed = catch_unwind(AssertUnwindSafe(|| templates.parse(&call, text, Some(origin))));
             let parsed = parsed.unwrap_or_else(|_| {
@@ -132,6 +129,14 @@ async fn parse_all(
         }
         Err(stopped) => Some(format!("the parser did not get to run: {stopped}")),
     }
+}
+
+/// A device type without the word for how it is reached.
+fn base_name(device_type: &str) -> &str {
+    ["_ssh", "_telnet", "_serial"]
+        .into_iter()
+        .find_map(|suffix| device_type.strip_suffix(suffix))
+        .unwrap_or(device_type)
 }
 
 #[cfg(test)]

@@ -160,6 +160,11 @@ impl DriverSession for NetmikoSession {
         if matches!(run.work, Work::Config(_)) && report.outcome.is_none() {
             report.outcome = Some(Outcome::NotApplied);
         }
+        // With `autodetect` nobody else knows it, and parsers choose their template by it.
+        let platform = self.session.platform().name.clone();
+        for item in &mut report.results {
+            item.metadata.insert("device_type".into(), Value::from(platform.as_str()));
+        }
         report.reusable = reusable;
         self.in_the_middle = fenced;
         report
