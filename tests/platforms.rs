@@ -17,6 +17,7 @@ use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionRequest, ExecutionResult, JobKind, Outcome};
 use netpulse_plugin::{Driver, DriverSession, Report, Run, Watch, Work};
+use netpulse_session::platform::schema::Verified;
 use netpulse_session::platform::{Found, Platform, Registry, TransportKind};
 use netpulse_session::transport::hostkeys::HostKeys;
 use netpulse_simulator::{Device, Entry, Faults, Kind, Library, Plan, Running, Simulator};
@@ -219,6 +220,9 @@ fn every_persona_has_its_facts() {
     let mut known: Vec<&str> = FACTS.iter().map(|f| f.name).collect();
     known.sort_unstable();
     assert_eq!(known, library.names());
+    for name in known {
+        assert_ne!(find(name).platform.verified, Verified::Facts, "{name} is proven here; its file should say so");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -449,9 +453,12 @@ async fn a_slow_echo_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn autodetect_knows_it() {
-    matrix(FACTS.iter().filter(|f| !f.detected.is_empty()), false, |facts, _| async move {
-        let running = Simulator::start(Plan::of(facts.name, 1)).map_err(|e| e.to_string())?;
-        let args = args(facts, "autodetect", running.device(0).ssh.unwrap());
+    matrix(FACTS.iter().filter(|f| !f.detected.is_empty()), true, |facts, way| async move {
+        let running = Simulator::start(Plan { telnet_port: Some(0), ..Plan::of(facts.name, 1) }).map_err(|e| e.to_string())?;
+        let args = match way {
+            TransportKind::Ssh => args(facts, "autodetect", running.device(0).ssh.unwrap()),
+            TransportKind::Telnet => args(facts, "autodetect_telnet", running.device(0).telnet.unwrap()),
+        };
         let seen = driver().test(&args).await.map_err(|e| e.to_string())?;
         check!(seen["device_type"] == facts.detected, "it is taken for {}", seen["device_type"]);
         let rejected = running.journal().device(0).iter().filter(|e| e.kind == Kind::Rejected).count();
