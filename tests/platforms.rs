@@ -380,7 +380,7 @@ async fn a_new_name_does_not_hang() {
         check!(report.outcome == Some(Outcome::Applied), "the outcome is {:?}", report.outcome);
         check!(bench.device().hostname() == "edge-7", "the name is {}", bench.device().hostname());
         bench.serves("a new name").await?;
-        check!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+        check!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
         bench.close().await;
         Ok(())
     })
@@ -403,9 +403,6 @@ async fn the_privileged_mode_leaves_no_trace() {
     .await;
 }
 
-/// The platforms that meet every fault.
-const MAIN: &[&str] = &["cisco_ios", "juniper_junos", "huawei", "arista_eos", "hp_procurve", "nokia_sros", "linux"];
-
 fn faulty(faults: &'static str) -> impl Fn(&'static Facts, TransportKind) -> std::pin::Pin<Box<dyn Future<Output = Checked> + Send>> {
     move |facts, way| {
         Box::pin(async move {
@@ -427,28 +424,24 @@ fn faulty(faults: &'static str) -> impl Fn(&'static Facts, TransportKind) -> std
     }
 }
 
-fn main_ones() -> impl Iterator<Item = &'static Facts> {
-    FACTS.iter().filter(|f| MAIN.contains(&f.name))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_byte_at_a_time_changes_nothing() {
-    matrix(main_ones(), true, faulty("split=1")).await;
+    matrix(FACTS, true, faulty("split=1")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_text_change_nothing() {
-    matrix(main_ones(), true, faulty("junk_bytes")).await;
+    matrix(FACTS, true, faulty("junk_bytes")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_messages_change_nothing() {
-    matrix(main_ones(), true, faulty("junk_every=2")).await;
+    matrix(FACTS, true, faulty("junk_every=2")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_echo_changes_nothing() {
-    matrix(main_ones(), true, faulty("slow_echo=5ms,latency=40ms,jitter=40ms")).await;
+    matrix(FACTS, true, faulty("slow_echo=5ms,latency=40ms,jitter=40ms")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
