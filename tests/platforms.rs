@@ -17,6 +17,7 @@ use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionRequest, ExecutionResult, JobKind, Outcome};
 use netpulse_plugin::{Driver, DriverSession, Report, Run, Watch, Work};
+use netpulse_session::platform::schema::Verified;
 use netpulse_session::platform::{Found, Platform, Registry, TransportKind};
 use netpulse_session::transport::hostkeys::HostKeys;
 use netpulse_simulator::{Device, Entry, Faults, Kind, Library, Plan, Running, Simulator};
@@ -68,7 +69,12 @@ struct Bench {
 
 impl Bench {
     /// A device of the facts' persona. `commands` come on top of the persona's own (YAML list items).
-    async fn open(facts: &'static Facts, transport: TransportKind, faults: Faults, commands: &str) -> Result<Bench, String> {
+    async fn open(
+        facts: &'static Facts,
+        transport: TransportKind,
+        faults: Faults,
+        commands: &str,
+    ) -> Result<Bench, String> {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "like: {0}\nname: bench_{0}\ncommands:\n  - {{ match: simulator-page <n>, modes: '*', table: {{ rows: '{{n}}', \
@@ -87,7 +93,8 @@ impl Bench {
         };
         let args = args(facts, &name, at);
         let session = driver().connect(&args).await.map_err(|e| format!("connect: {e}"))?;
-        let mut bench = Bench { facts, platform: find(facts.name).platform, running, args, session, base: String::new() };
+        let mut bench =
+            Bench { facts, platform: find(facts.name).platform, running, args, session, base: String::new() };
         bench.ask(json!({"command": "simulator-lines 1"})).await;
         bench.base = bench.last().ok_or("no line was received")?.before;
         Ok(bench)
@@ -138,10 +145,17 @@ impl Bench {
 
     /// The session still serves, exactly, and in the mode it was opened in.
     async fn serves(&mut self, after: &str) -> Checked {
-        let text = self.text(json!({"command": "simulator-lines 3"})).await.map_err(|e| format!("after {after}: {e}"))?;
+        let text = self
+            .text(json!({"command": "simulator-lines 3"}))
+            .await
+            .map_err(|e| format!("after {after}: {e}"))?;
         check!(text == lines(3), "after {after}: text is {text:?}");
         let mode = self.last().map(|e| e.before).unwrap_or_default();
-        check!(mode == self.base || self.facts.stays, "after {after} the session is in {mode}, not in {}", self.base);
+        check!(
+            mode == self.base || self.facts.stays,
+            "after {after} the session is in {mode}, not in {}",
+            self.base
+        );
         Ok(())
     }
 
@@ -175,7 +189,12 @@ fn same(seen: &str, wanted: &str) -> Checked {
     }
     let at = seen.lines().zip(wanted.lines()).position(|(a, b)| a != b);
     let near = at.map(|at| format!("line {at}: {:?}", seen.lines().nth(at)));
-    Err(format!("{} lines instead of {}, {near:?}, ends {:?}", seen.lines().count(), wanted.lines().count(), seen.lines().last()))
+    Err(format!(
+        "{} lines instead of {}, {near:?}, ends {:?}",
+        seen.lines().count(),
+        wanted.lines().count(),
+        seen.lines().last()
+    ))
 }
 
 /// Runs `test` for all facts at once and fails with everything that was found.
@@ -219,6 +238,13 @@ fn every_persona_has_its_facts() {
     let mut known: Vec<&str> = FACTS.iter().map(|f| f.name).collect();
     known.sort_unstable();
     assert_eq!(known, library.names());
+    for name in known {
+        assert_ne!(
+            find(name).platform.verified,
+            Verified::Facts,
+            "{name} is proven here; its file should say so"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +256,8 @@ async fn a_query_gives_the_text_and_nothing_else() {
             check!(text.contains(facts.says), "{:?} is not in {text:?}", facts.says);
             check!(!text.contains(facts.show), "the echo is in {text:?}");
             let name = bench.device().hostname();
-            let prompt = text.lines().find(|l| l.contains(&name) && l.trim_end().ends_with(['>', '#', '$', ']']));
+            let prompt =
+                text.lines().find(|l| l.contains(&name) && l.trim_end().ends_with(['>', '#', '$', ']']));
             check!(prompt.is_none(), "a prompt is in the text: {prompt:?}");
             check!(!text.contains(['\r', '\u{1b}', '\u{8}', '\0']), "control characters in {text:?}");
             bench.serves("a query").await?;
@@ -259,7 +286,12 @@ async fn a_device_that_keeps_paging_is_answered() {
     matrix(FACTS, true, |facts, way| async move {
         let mut refused = String::new();
         for step in find(facts.name).platform.prepare() {
-            writeln!(refused, "  - {{ match: '{}', modes: '*', output: '% Permission denied', error: true }}", step.send).unwrap();
+            writeln!(
+                refused,
+                "  - {{ match: '{}', modes: '*', output: '% Permission denied', error: true }}",
+                step.send
+            )
+            .unwrap();
         }
         let mut bench = Bench::open(facts, way, Faults::default(), &refused).await?;
         same(&bench.text(json!({"command": "simulator-page 500"})).await?, &table(500))?;
@@ -276,7 +308,8 @@ async fn a_device_that_keeps_paging_is_answered() {
 async fn a_change_takes_effect_and_is_saved() {
     matrix(FACTS, true, |facts, way| async move {
         let mut bench = Bench::open(facts, way, Faults::default(), "").await?;
-        let saves = driver().validate(&bench.request(json!({"config": facts.change, "save": true}))).is_empty();
+        let saves =
+            driver().validate(&bench.request(json!({"config": facts.change, "save": true}))).is_empty();
         let report = bench.ask(json!({"config": facts.change, "save": saves})).await;
         check!(report.error.is_none(), "{:?}: {:?}", report.error, report.results);
         check!(report.outcome == Some(Outcome::Applied), "the outcome is {:?}", report.outcome);
@@ -285,7 +318,11 @@ async fn a_change_takes_effect_and_is_saved() {
         check!(config.contains(facts.holds), "{:?} is not in {config}", facts.holds);
         let startup = bench.device().startup_config();
         check!(!saves || startup.contains(facts.holds), "{:?} was not saved", facts.holds);
-        check!(!bench.platform.has_candidate() || bench.device().commits() == 1, "{} commits", bench.device().commits());
+        check!(
+            !bench.platform.has_candidate() || bench.device().commits() == 1,
+            "{} commits",
+            bench.device().commits()
+        );
         for line in facts.change {
             let times = bench.running.journal().lines(0).iter().filter(|l| l.trim() == *line).count();
             let wanted = facts.change.iter().filter(|l| *l == line).count();
@@ -317,7 +354,10 @@ async fn promise_4_a_refused_line_ends_the_change() {
             check!(report.outcome == Some(Outcome::NotApplied), "the outcome is {:?}", report.outcome);
             check!(before == after, "the configuration is changed: {after}");
             check!(bench.device().commits() == 0, "{} commits", bench.device().commits());
-            check!(bench.device().candidate_config().is_none_or(|c| c == before), "the candidate is still there");
+            check!(
+                bench.device().candidate_config().is_none_or(|c| c == before),
+                "the candidate is still there"
+            );
         } else {
             check!(report.outcome == Some(Outcome::Partial), "the outcome is {:?}", report.outcome);
         }
@@ -341,11 +381,17 @@ async fn promise_4_a_refused_commit_leaves_nothing() {
         let error = report.error.ok_or("the commit was not refused")?;
         check!(error.code == ErrorCode::CommitFailed, "{error:?}");
         check!(report.outcome == Some(Outcome::NotApplied), "the outcome is {:?}", report.outcome);
-        check!(bench.device().running_config() == before && bench.device().commits() == 0, "something was committed");
+        check!(
+            bench.device().running_config() == before && bench.device().commits() == 0,
+            "something was committed"
+        );
         bench.serves("a refused commit").await?;
         let report = bench.ask(json!({"config": facts.change})).await;
         check!(report.error.is_none(), "the next change: {:?}", report.error);
-        check!(!bench.device().running_config().contains("refuse-commit"), "the refused lines were committed later");
+        check!(
+            !bench.device().running_config().contains("refuse-commit"),
+            "the refused lines were committed later"
+        );
         bench.close().await;
         Ok(())
     })
@@ -356,7 +402,15 @@ async fn promise_4_a_refused_commit_leaves_nothing() {
 async fn what_a_block_took_over_before_the_refused_line_is_told() {
     matrix(FACTS.iter().filter(|f| f.name == "fortinet"), false, |facts, way| async move {
         let mut bench = Bench::open(facts, way, Faults::default(), "").await?;
-        let lines = ["config system dns", "set primary 10.0.0.54", "end", "config system interface", "edit port1", "set alias early", "bogus 1"];
+        let lines = [
+            "config system dns",
+            "set primary 10.0.0.54",
+            "end",
+            "config system interface",
+            "edit port1",
+            "set alias early",
+            "bogus 1",
+        ];
         let report = bench.ask(json!({"config": lines})).await;
         check!(report.outcome == Some(Outcome::Partial), "the outcome is {:?}", report.outcome);
         let config = bench.device().running_config();
@@ -376,7 +430,7 @@ async fn a_new_name_does_not_hang() {
         check!(report.outcome == Some(Outcome::Applied), "the outcome is {:?}", report.outcome);
         check!(bench.device().hostname() == "edge-7", "the name is {}", bench.device().hostname());
         bench.serves("a new name").await?;
-        check!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+        check!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
         bench.close().await;
         Ok(())
     })
@@ -399,59 +453,65 @@ async fn the_privileged_mode_leaves_no_trace() {
     .await;
 }
 
-/// The platforms that meet every fault.
-const MAIN: &[&str] = &["cisco_ios", "juniper_junos", "huawei", "arista_eos", "hp_procurve", "nokia_sros", "linux"];
-
-fn faulty(faults: &'static str) -> impl Fn(&'static Facts, TransportKind) -> std::pin::Pin<Box<dyn Future<Output = Checked> + Send>> {
+fn faulty(
+    faults: &'static str,
+) -> impl Fn(&'static Facts, TransportKind) -> std::pin::Pin<Box<dyn Future<Output = Checked> + Send>> {
     move |facts, way| {
         Box::pin(async move {
             let wrong = Faults::parse(faults).unwrap();
-            let mut bench = Bench::open(facts, way, wrong.clone(), "").await.map_err(|e| format!("{faults}: {e}"))?;
+            let mut bench =
+                Bench::open(facts, way, wrong.clone(), "").await.map_err(|e| format!("{faults}: {e}"))?;
             // What the device itself put on rows of its own is part of what it said.
             let junk = wrong.junk_every > 0 || wrong.junk_bytes;
             for _ in 0..3 {
-                let text = bench.text(json!({"command": "simulator-page 60"})).await.map_err(|e| format!("{faults}: {e}"))?;
+                let text = bench
+                    .text(json!({"command": "simulator-page 60"}))
+                    .await
+                    .map_err(|e| format!("{faults}: {e}"))?;
                 let kept: Vec<&str> = text.lines().filter(|l| !junk || l.starts_with("row ")).collect();
                 same(&kept.join("\n"), &table(60)).map_err(|e| format!("{faults}: {e}"))?;
             }
             let report = bench.ask(json!({"config": facts.change})).await;
             check!(report.error.is_none(), "{faults}: {:?}", report.error);
-            check!(bench.device().running_config().contains(facts.holds), "{faults}: the change is not there");
+            check!(
+                bench.device().running_config().contains(facts.holds),
+                "{faults}: the change is not there"
+            );
             bench.close().await;
             Ok(())
         })
     }
 }
 
-fn main_ones() -> impl Iterator<Item = &'static Facts> {
-    FACTS.iter().filter(|f| MAIN.contains(&f.name))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_byte_at_a_time_changes_nothing() {
-    matrix(main_ones(), true, faulty("split=1")).await;
+    matrix(FACTS, true, faulty("split=1")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_text_change_nothing() {
-    matrix(main_ones(), true, faulty("junk_bytes")).await;
+    matrix(FACTS, true, faulty("junk_bytes")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_messages_change_nothing() {
-    matrix(main_ones(), true, faulty("junk_every=2")).await;
+    matrix(FACTS, true, faulty("junk_every=2")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_echo_changes_nothing() {
-    matrix(main_ones(), true, faulty("slow_echo=5ms,latency=40ms,jitter=40ms")).await;
+    matrix(FACTS, true, faulty("slow_echo=5ms,latency=40ms,jitter=40ms")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn autodetect_knows_it() {
-    matrix(FACTS.iter().filter(|f| !f.detected.is_empty()), false, |facts, _| async move {
-        let running = Simulator::start(Plan::of(facts.name, 1)).map_err(|e| e.to_string())?;
-        let args = args(facts, "autodetect", running.device(0).ssh.unwrap());
+    matrix(FACTS.iter().filter(|f| !f.detected.is_empty()), true, |facts, way| async move {
+        let running = Simulator::start(Plan { telnet_port: Some(0), ..Plan::of(facts.name, 1) })
+            .map_err(|e| e.to_string())?;
+        let args = match way {
+            TransportKind::Ssh => args(facts, "autodetect", running.device(0).ssh.unwrap()),
+            TransportKind::Telnet => args(facts, "autodetect_telnet", running.device(0).telnet.unwrap()),
+        };
         let seen = driver().test(&args).await.map_err(|e| e.to_string())?;
         check!(seen["device_type"] == facts.detected, "it is taken for {}", seen["device_type"]);
         let rejected = running.journal().device(0).iter().filter(|e| e.kind == Kind::Rejected).count();

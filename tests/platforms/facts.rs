@@ -92,7 +92,14 @@ pub const FACTS: &[Facts] = &[
         detected: "frr",
         ..IOS
     },
-    Facts { name: "dell_os10", says: "OS10 Enterprise", change: &["interface ethernet1/1/2", "description roof"], holds: "description roof", detected: "dell_os10", ..IOS },
+    Facts {
+        name: "dell_os10",
+        says: "OS10 Enterprise",
+        change: &["interface ethernet1/1/2", "description roof"],
+        holds: "description roof",
+        detected: "dell_os10",
+        ..IOS
+    },
     Facts {
         name: "arista_eos",
         says: "Arista DCS-7050SX3",
@@ -101,7 +108,15 @@ pub const FACTS: &[Facts] = &[
         detected: "arista_eos",
         ..IOS
     },
-    Facts { name: "cisco_nxos", says: "NXOS: version 9.3(10)", change: &["vlan 33", "name lab"], holds: "vlan 33\n  name lab", privileged: "exec", detected: "cisco_nxos", ..IOS },
+    Facts {
+        name: "cisco_nxos",
+        says: "NXOS: version 9.3(10)",
+        change: &["vlan 33", "name lab"],
+        holds: "vlan 33\n  name lab",
+        privileged: "exec",
+        detected: "cisco_nxos",
+        ..IOS
+    },
     Facts {
         name: "cisco_xr",
         says: "Version 7.5.2",
@@ -136,7 +151,15 @@ pub const FACTS: &[Facts] = &[
         detected: "hp_procurve",
         ..IOS
     },
-    Facts { name: "aruba_aoscx", says: "FL.10.10.1030", change: &["vlan 20", "name lab"], holds: "vlan 20\n    name lab", privileged: "manager", detected: "aruba_aoscx", ..IOS },
+    Facts {
+        name: "aruba_aoscx",
+        says: "FL.10.10.1030",
+        change: &["vlan 20", "name lab"],
+        holds: "vlan 20\n    name lab",
+        privileged: "manager",
+        detected: "aruba_aoscx",
+        ..IOS
+    },
     Facts { name: "huawei", says: "Version 5.170", detected: "huawei", ..VRP },
     Facts {
         name: "huawei_vrpv8",
@@ -145,7 +168,13 @@ pub const FACTS: &[Facts] = &[
         detected: "huawei_vrpv8",
         ..VRP
     },
-    Facts { name: "hp_comware", says: "Comware Software", change: &["interface GigabitEthernet1/0/2", "description roof"], detected: "hp_comware", ..VRP },
+    Facts {
+        name: "hp_comware",
+        says: "Comware Software",
+        change: &["interface GigabitEthernet1/0/2", "description roof"],
+        detected: "hp_comware",
+        ..VRP
+    },
     Facts {
         name: "juniper_junos",
         says: "Junos: 21.4R3-S5.4",
