@@ -132,3 +132,21 @@ async fn pain_16_a_silent_device_is_given_up_in_time() {
     let error = netpulse_plugin::Driver::connect(&netmiko_support::driver(), &device).await.err().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{error} after {:?}", began.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_junos_rejects_is_told_in_the_words_of_the_device() {
+    let running = Simulator::start(Plan::of("juniper_junos", 1)).unwrap();
+    let mut session = connect(&args(&running, "juniper_junos")).await;
+    let report =
+        ask(&mut *session, json!({"config": ["set system host-name r9", "set nonsense x", "set system y"]}))
+            .await;
+    let error = report.error.unwrap();
+    assert!(error.message.contains("`set nonsense x`: syntax error"), "{error}");
+    assert_eq!(report.outcome, Some(Outcome::NotApplied));
+    assert!(report.results[1].stderr.contains("syntax error"), "{:?}", report.results);
+    for result in &report.results {
+        let text = result.stdout.as_str().unwrap();
+        assert!(!text.contains("[edit]") && !text.contains("load complete"), "{:?}", report.results);
+    }
+    assert_eq!(report.results[2].stderr, "Skipped due to previous error in execution of 'set nonsense x'");
+}

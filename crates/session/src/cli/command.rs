@@ -170,7 +170,7 @@ impl Session {
     }
 
     /// Cuts the platform's context lines off the end of an answer.
-    fn clean(&self, text: &mut Vec<u8>, start: usize) {
+    pub(super) fn clean(&self, text: &mut Vec<u8>, start: usize) {
         for pattern in self.stream.platform.rules.clean.iter().flatten() {
             let from = start.max(text.len().saturating_sub(1024)).min(text.len());
             let Some(regex) = pattern.regex() else { continue };

@@ -318,6 +318,7 @@ impl Session {
                 let start = self.stream.answer_start();
                 let mut text = self.stream.term.take();
                 text.truncate(hit.start.max(start));
+                self.clean(&mut text, start);
                 text.drain(..start.min(text.len()));
                 Ok(text)
             }
