@@ -6,10 +6,11 @@ mod netmiko_support;
 
 use std::time::{Duration, Instant};
 
-use netmiko_support::{ask, connect, object};
+use netmiko_support::{Log, ask, connect, object, run};
 use netpulse_model::{ErrorCode, Outcome};
 use netpulse_simulator::{Faults, Plan, Running, Simulator};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 fn simulate(name: &str, faults: &str) -> Running {
     let plan = Plan { faults: Faults::parse(faults).unwrap(), ..Plan::of(name, 1) };
@@ -86,6 +87,8 @@ async fn d06_promise_5_a_connection_cut_at_a_line_leaves_the_truth() {
         assert!(!report.reusable && !report.untouched);
         assert_eq!(running.device(0).running_config().contains("seven"), took_effect, "{fault}");
         assert_eq!(report.results.iter().map(|r| r.exit_status).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(report.results[2].stderr, "Not sent: the session was lost");
+        assert_eq!(error.message.matches("the device").count(), 1, "{error}");
     }
     // Before the commit nothing takes effect; in the commit nobody knows.
     for (fault, outcome) in
@@ -149,4 +152,19 @@ async fn a_line_that_junos_rejects_is_told_in_the_words_of_the_device() {
         assert!(!text.contains("[edit]") && !text.contains("load complete"), "{:?}", report.results);
     }
     assert_eq!(report.results[2].stderr, "Skipped due to previous error in execution of 'set nonsense x'");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_after_a_cancel_were_not_sent() {
+    let running = simulate("cisco_ios", "latency=200ms");
+    let mut session = connect(&args(&running, "cisco_ios")).await;
+    for after in [0, 1] {
+        let cancel = CancellationToken::new();
+        let log = Log { cancel_after: Some((after, cancel.clone())), ..Log::default() };
+        let body = json!({"config": ["interface Loopback7", "description seven", "mtu 1400"]});
+        let report = run(&mut *session, body, true, &log, cancel).await;
+        assert_eq!(report.error.unwrap().code, ErrorCode::Canceled);
+        let last = &report.results[2];
+        assert_eq!((last.exit_status, last.stderr.as_str()), (1, "Not sent: canceled"));
+    }
 }

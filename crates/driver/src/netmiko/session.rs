@@ -214,6 +214,7 @@ impl Frame<'_> {
         error: Option<&SessionError>,
     ) -> ExecutionResult {
         let stdout = String::from_utf8_lossy(&report.output).into_owned();
+        let not_sent = error.and_then(|e| connect::not_sent(e.kind));
         let mut result = match &report.state {
             LineState::Accepted => ExecutionResult::ok(&report.line, stdout),
             LineState::Rejected(said) => ExecutionResult {
@@ -223,6 +224,9 @@ impl Frame<'_> {
                     format!("Device reported configuration error: {said}"),
                 )
             },
+            LineState::Skipped(_) if not_sent.is_some() => {
+                ExecutionResult::failed(&report.line, not_sent.unwrap_or_default())
+            }
             LineState::Skipped(Some(index)) => ExecutionResult::failed(
                 &report.line,
                 format!("Skipped due to previous error in execution of '{}'", cause(*index)),

@@ -163,11 +163,14 @@ impl Stream {
     }
 
     pub fn lost(&self) -> SessionError {
-        let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(
-            ErrorCode::SessionLost,
-            format!("{}: the device closed the session{why}", self.label),
-        )
+        let reason = self.transport.end_reason();
+        let what = match reason.as_deref().map(|reason| (reason, reason.find("the device "))) {
+            None => "the device closed the session".to_owned(),
+            // The carrier says the same already.
+            Some((reason, Some(at))) => reason[at..].to_owned(),
+            Some((reason, None)) => format!("the device closed the session: {reason}"),
+        };
+        SessionError::new(ErrorCode::SessionLost, format!("{}: {what}", self.label))
     }
 
     fn fenced(&self) -> SessionError {
