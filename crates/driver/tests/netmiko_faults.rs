@@ -110,8 +110,12 @@ async fn a_flood_and_a_hang_are_bounded() {
     let began = Instant::now();
     let report =
         ask(&mut *session, json!({"command": "show hang", "driver_args": {"read_timeout": 1}})).await;
-    assert_eq!(report.error.unwrap().code, ErrorCode::ReadTimeout);
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    let error = report.error.unwrap();
+    assert_eq!(error.code, ErrorCode::ReadTimeout);
+    for part in ["`show hang`: no prompt within 1 s (read_timeout): Pattern not detected: '", "' in output."] {
+        assert!(error.message.contains(part), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let mut session = connect(&args(&running, "cisco_ios")).await;
     let began = Instant::now();
     let report =
@@ -167,4 +171,17 @@ async fn lines_after_a_cancel_were_not_sent() {
         let last = &report.results[2];
         assert_eq!((last.exit_status, last.stderr.as_str()), (1, "Not sent: canceled"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_secret_is_told_without_the_prompt() {
+    let running = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    let mut device = args(&running, "cisco_ios");
+    device.0.insert("secret".into(), json!("wrong"));
+    let mut session = connect(&device).await;
+    let report = ask(&mut *session, json!({"command": "show version", "enable_mode": true})).await;
+    let error = report.error.unwrap();
+    assert_eq!(error.code, ErrorCode::EnableFailed);
+    assert!(error.message.ends_with('`') && error.message.contains("`% "), "{error}");
+    assert!(!error.message.contains('>'), "{error}");
 }

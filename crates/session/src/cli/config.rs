@@ -409,8 +409,9 @@ impl Session {
                 Ok(whole)
             }
             Err(error) => {
+                let error = self.stream.late(error, line, options.read_timeout, " (read_timeout)");
                 self.partial = self.stream.term.text()[self.stream.answer_start()..].to_vec();
-                self.after_failure(&error).await?;
+                self.after_failure_within(&error, options.read_timeout).await?;
                 Err(error)
             }
         }

@@ -329,6 +329,7 @@ impl Session {
             }
             Ok(_) => Ok(self.stream.term.take()),
             Err(error) => {
+                let error = self.stream.late(error, &step.send, limit, "");
                 self.after_failure(&error).await?;
                 Err(error)
             }
