@@ -112,7 +112,8 @@ async fn a_flood_and_a_hang_are_bounded() {
         ask(&mut *session, json!({"command": "show hang", "driver_args": {"read_timeout": 1}})).await;
     let error = report.error.unwrap();
     assert_eq!(error.code, ErrorCode::ReadTimeout);
-    for part in ["`show hang`: no prompt within 1 s (read_timeout): Pattern not detected: '", "' in output."] {
+    for part in ["`show hang`: no prompt within 1 s (read_timeout): Pattern not detected: '", "' in output."]
+    {
         assert!(error.message.contains(part), "{error}");
     }
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
@@ -144,14 +145,19 @@ async fn pain_16_a_silent_device_is_given_up_in_time() {
 async fn a_line_that_junos_rejects_is_told_in_the_words_of_the_device() {
     let running = Simulator::start(Plan::of("juniper_junos", 1)).unwrap();
     let mut session = connect(&args(&running, "juniper_junos")).await;
-    let report =
-        ask(&mut *session, json!({"config": ["set system host-name r9", "set nonsense x", "set system y"]}))
-            .await;
+    let report = ask(
+        &mut *session,
+        json!({"config": ["set system host-name r9", "set nonsense x", "set system y"],
+            "driver_args": {"read_timout": 5}}),
+    )
+    .await;
     let error = report.error.unwrap();
     assert!(error.message.contains("`set nonsense x`: syntax error"), "{error}");
     assert_eq!(report.outcome, Some(Outcome::NotApplied));
     assert!(report.results[1].stderr.contains("syntax error"), "{:?}", report.results);
     for result in &report.results {
+        let warnings = result.metadata["warnings"].to_string();
+        assert!(warnings.contains("did you mean `read_timeout`?"), "{warnings}");
         let text = result.stdout.as_str().unwrap();
         assert!(!text.contains("[edit]") && !text.contains("load complete"), "{:?}", report.results);
     }

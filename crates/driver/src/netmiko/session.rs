@@ -68,7 +68,9 @@ impl NetmikoSession {
                 return Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
             }
         };
-        let frame = Frame { host: &self.host, reused: run.reused, warnings: &self.warnings };
+        let unused = args::unused(&run.request.driver_args, false);
+        let all: Vec<String> = self.warnings.iter().cloned().chain(unused).collect();
+        let frame = Frame { host: &self.host, reused: run.reused, warnings: &all };
         let mut report = Report { untouched: true, ..Report::default() };
         for (index, command) in commands.iter().enumerate() {
             if run.cancel.is_cancelled() {

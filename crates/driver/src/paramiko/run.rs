@@ -59,12 +59,16 @@ impl Session {
         if args.timeout.is_none() {
             args.timeout = run.request.execution_timeout.map(Duration::from_secs);
         }
-        let mut ledger = Ledger {
-            lines: &lines,
-            changes,
-            report: Report { reusable: true, ..Report::default() },
-            doubt: false,
-        };
+        let connected = self.warnings.len();
+        self.warnings.extend(args::unused(run.request));
+        let report = self.each(&run, &args, &lines, changes).await;
+        self.warnings.truncate(connected);
+        report
+    }
+
+    async fn each(&mut self, run: &Run<'_>, args: &Args, lines: &[String], changes: bool) -> Report {
+        let mut ledger =
+            Ledger { lines, changes, report: Report { reusable: true, ..Report::default() }, doubt: false };
         for (index, line) in lines.iter().enumerate() {
             if run.cancel.is_cancelled() {
                 return ledger.canceled_before(index);
@@ -72,7 +76,7 @@ impl Session {
             if run.fence.is_cancelled() || !run.watch.sending(index, lines.len(), line) {
                 return ledger.fenced(index);
             }
-            match self.one(line, &args, &run).await {
+            match self.one(line, args, run).await {
                 Ran::Ended(result) => {
                     run.watch.answered(index, lines.len(), &result);
                     let failed = result.exit_status != 0;

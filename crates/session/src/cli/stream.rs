@@ -198,12 +198,10 @@ impl Stream {
         }
         let prefix = format!("{}: ", self.label);
         let rest = error.message.strip_prefix(&prefix).unwrap_or(&error.message);
-        let sent = if sent.is_empty() { "Enter".to_owned() } else { format!("`{}`", self.quote(sent.as_bytes())) };
+        let sent =
+            if sent.is_empty() { "Enter".to_owned() } else { format!("`{}`", self.quote(sent.as_bytes())) };
         let seconds = limit.as_secs_f64();
-        SessionError::new(
-            error.kind,
-            format!("{prefix}{sent}: no prompt within {seconds} s{bound}: {rest}"),
-        )
+        SessionError::new(error.kind, format!("{prefix}{sent}: no prompt within {seconds} s{bound}: {rest}"))
     }
 
     pub fn lost(&self) -> SessionError {
