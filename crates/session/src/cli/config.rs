@@ -691,7 +691,7 @@ fn rejected(platform: &Platform, own: Option<&[Regex]>, answer: &[u8], echo_only
         answer
             .split(|b| *b == b'\n')
             .rfind(|row| telling(row))
-            .map_or_else(|| last_line(answer), |row| last_line(row))
+            .map_or_else(|| last_line(answer), last_line)
     })
 }
 
