@@ -166,6 +166,16 @@ pub async fn open(plan: &SshPlan, settings: &ConnectSettings) -> Result<SshConne
     ssh::connect(&plan.target, &plan.options, &settings.host_keys).await.map_err(error_info)
 }
 
+/// What is said of a line that was not sent because the work ended with `code` before its turn;
+/// none when a line before it was the reason.
+pub(crate) fn not_sent(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::Canceled => Some("Not sent: canceled"),
+        ErrorCode::SessionLost => Some("Not sent: the session was lost"),
+        _ => None,
+    }
+}
+
 /// A session's error as a job's.
 #[must_use]
 pub fn error_info(error: SessionError) -> ErrorInfo {

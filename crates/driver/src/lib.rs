@@ -8,3 +8,4 @@
 pub mod connect;
 pub mod netmiko;
 pub mod paramiko;
+mod unused;

@@ -6,10 +6,11 @@ mod netmiko_support;
 
 use std::time::{Duration, Instant};
 
-use netmiko_support::{ask, connect, object};
+use netmiko_support::{Log, ask, connect, object, run};
 use netpulse_model::{ErrorCode, Outcome};
 use netpulse_simulator::{Faults, Plan, Running, Simulator};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 fn simulate(name: &str, faults: &str) -> Running {
     let plan = Plan { faults: Faults::parse(faults).unwrap(), ..Plan::of(name, 1) };
@@ -86,6 +87,8 @@ async fn d06_promise_5_a_connection_cut_at_a_line_leaves_the_truth() {
         assert!(!report.reusable && !report.untouched);
         assert_eq!(running.device(0).running_config().contains("seven"), took_effect, "{fault}");
         assert_eq!(report.results.iter().map(|r| r.exit_status).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(report.results[2].stderr, "Not sent: the session was lost");
+        assert_eq!(error.message.matches("the device").count(), 1, "{error}");
     }
     // Before the commit nothing takes effect; in the commit nobody knows.
     for (fault, outcome) in
@@ -107,8 +110,13 @@ async fn a_flood_and_a_hang_are_bounded() {
     let began = Instant::now();
     let report =
         ask(&mut *session, json!({"command": "show hang", "driver_args": {"read_timeout": 1}})).await;
-    assert_eq!(report.error.unwrap().code, ErrorCode::ReadTimeout);
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    let error = report.error.unwrap();
+    assert_eq!(error.code, ErrorCode::ReadTimeout);
+    for part in ["`show hang`: no prompt within 1 s (read_timeout): Pattern not detected: '", "' in output."]
+    {
+        assert!(error.message.contains(part), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let mut session = connect(&args(&running, "cisco_ios")).await;
     let began = Instant::now();
     let report =
@@ -131,4 +139,55 @@ async fn pain_16_a_silent_device_is_given_up_in_time() {
     let began = Instant::now();
     let error = netpulse_plugin::Driver::connect(&netmiko_support::driver(), &device).await.err().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{error} after {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_junos_rejects_is_told_in_the_words_of_the_device() {
+    let running = Simulator::start(Plan::of("juniper_junos", 1)).unwrap();
+    let mut session = connect(&args(&running, "juniper_junos")).await;
+    let report = ask(
+        &mut *session,
+        json!({"config": ["set system host-name r9", "set nonsense x", "set system y"],
+            "driver_args": {"read_timout": 5}}),
+    )
+    .await;
+    let error = report.error.unwrap();
+    assert!(error.message.contains("`set nonsense x`: syntax error"), "{error}");
+    assert_eq!(report.outcome, Some(Outcome::NotApplied));
+    assert!(report.results[1].stderr.contains("syntax error"), "{:?}", report.results);
+    for result in &report.results {
+        let warnings = result.metadata["warnings"].to_string();
+        assert!(warnings.contains("did you mean `read_timeout`?"), "{warnings}");
+        let text = result.stdout.as_str().unwrap();
+        assert!(!text.contains("[edit]") && !text.contains("load complete"), "{:?}", report.results);
+    }
+    assert_eq!(report.results[2].stderr, "Skipped due to previous error in execution of 'set nonsense x'");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_after_a_cancel_were_not_sent() {
+    let running = simulate("cisco_ios", "latency=200ms");
+    let mut session = connect(&args(&running, "cisco_ios")).await;
+    for after in [0, 1] {
+        let cancel = CancellationToken::new();
+        let log = Log { cancel_after: Some((after, cancel.clone())), ..Log::default() };
+        let body = json!({"config": ["interface Loopback7", "description seven", "mtu 1400"]});
+        let report = run(&mut *session, body, true, &log, cancel).await;
+        assert_eq!(report.error.unwrap().code, ErrorCode::Canceled);
+        let last = &report.results[2];
+        assert_eq!((last.exit_status, last.stderr.as_str()), (1, "Not sent: canceled"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_secret_is_told_without_the_prompt() {
+    let running = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    let mut device = args(&running, "cisco_ios");
+    device.0.insert("secret".into(), json!("wrong"));
+    let mut session = connect(&device).await;
+    let report = ask(&mut *session, json!({"command": "show version", "enable_mode": true})).await;
+    let error = report.error.unwrap();
+    assert_eq!(error.code, ErrorCode::EnableFailed);
+    assert!(error.message.ends_with('`') && error.message.contains("`% "), "{error}");
+    assert!(!error.message.contains('>'), "{error}");
 }

@@ -12,6 +12,48 @@ use serde_json::{Map, Value};
 /// times, so there is nothing to tune.
 const MEANINGLESS: &[&str] = &["delay_factor", "max_loops"];
 
+/// What Netmiko knows for commands and configurations, beside the meaningless.
+const COMMON: &[&str] =
+    &["read_timeout", "strip_prompt", "strip_command", "cmd_verify", "delay_factor", "max_loops"];
+/// For commands. `auto_find_prompt` and `normalize` are what our engine always does.
+const COMMAND: &[&str] = &["expect_string", "auto_find_prompt", "normalize", "raise_parsing_error"];
+/// For configurations.
+const CONFIG: &[&str] = &[
+    "exit_config_mode",
+    "config_mode_command",
+    "enter_config_mode",
+    "error_pattern",
+    "terminator",
+    "bypass_commands",
+];
+/// Read by others in the early places.
+const ELSEWHERE: &[&str] = &["save", "enable_mode"];
+/// What asks for parsing; the worker reads it.
+const PARSERS: &[&str] = &["use_textfsm", "textfsm_template", "use_ttp", "ttp_template", "use_genie"];
+
+/// Which of the `driver_args` change nothing.
+pub fn unused(driver_args: &Map<String, Value>, config: bool) -> Vec<String> {
+    let (own, other, whose) = if config {
+        (CONFIG, COMMAND, "it is for commands")
+    } else {
+        (COMMAND, CONFIG, "it is for `config`")
+    };
+    let known = [COMMON, own, PARSERS, ELSEWHERE].concat();
+    // Clients send whole models: what is at its default asks for nothing.
+    let idle = |key: &str| {
+        let default = match key {
+            "exit_config_mode" | "enter_config_mode" | "auto_find_prompt" | "normalize" => Value::Bool(true),
+            "terminator" => Value::from("#"),
+            _ => return false,
+        };
+        driver_args.get(key) == Some(&default)
+    };
+    let refused: Vec<(&str, &str)> = other.iter().map(|key| (*key, whose)).collect();
+    let given: Map<String, Value> =
+        driver_args.iter().filter(|(key, _)| !idle(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    crate::unused::warnings(&given, "driver_args", &known, &refused)
+}
+
 /// What `driver_args` say for commands.
 ///
 /// # Errors
@@ -43,7 +85,7 @@ pub fn config_options(
 ) -> Result<(ConfigOptions, Vec<String>), Vec<FieldError>> {
     read(driver_args, |f| {
         let defaults = ConfigOptions::default();
-        let mut warnings = Vec::new();
+        let mut warnings = unused(driver_args, true);
         if f.boolean("exit_config_mode") == Some(false) {
             warnings.push("`exit_config_mode` was not used: configuration mode is always left".to_owned());
         }

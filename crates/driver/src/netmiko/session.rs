@@ -68,7 +68,9 @@ impl NetmikoSession {
                 return Report::untouched(ErrorCode::BadRequest, netpulse_model::fields::sentence(&errors));
             }
         };
-        let frame = Frame { host: &self.host, reused: run.reused, warnings: &self.warnings };
+        let unused = args::unused(&run.request.driver_args, false);
+        let all: Vec<String> = self.warnings.iter().cloned().chain(unused).collect();
+        let frame = Frame { host: &self.host, reused: run.reused, warnings: &all };
         let mut report = Report { untouched: true, ..Report::default() };
         for (index, command) in commands.iter().enumerate() {
             if run.cancel.is_cancelled() {
@@ -219,6 +221,7 @@ impl Frame<'_> {
         error: Option<&SessionError>,
     ) -> ExecutionResult {
         let stdout = String::from_utf8_lossy(&report.output).into_owned();
+        let not_sent = error.and_then(|e| connect::not_sent(e.kind));
         let mut result = match &report.state {
             LineState::Accepted => ExecutionResult::ok(&report.line, stdout),
             LineState::Rejected(said) => ExecutionResult {
@@ -228,6 +231,9 @@ impl Frame<'_> {
                     format!("Device reported configuration error: {said}"),
                 )
             },
+            LineState::Skipped(_) if not_sent.is_some() => {
+                ExecutionResult::failed(&report.line, not_sent.unwrap_or_default())
+            }
             LineState::Skipped(Some(index)) => ExecutionResult::failed(
                 &report.line,
                 format!("Skipped due to previous error in execution of '{}'", cause(*index)),

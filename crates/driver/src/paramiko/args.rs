@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netpulse_model::ExecutionRequest;
 use netpulse_model::fields::{FieldError, Fields};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -18,6 +19,40 @@ pub(super) struct Args {
     pub(super) sudo_password: Option<SecretString>,
     /// For changes: leave the rest when a line fails.
     pub(super) stop_on_error: bool,
+}
+
+/// The names that change something, and those that have nothing to change here.
+const KNOWN: &[&str] = &[
+    "timeout",
+    "get_pty",
+    "environment",
+    "working_directory",
+    "sudo",
+    "sudo_password",
+    "stop_on_error",
+    "bufsize",
+    "script_interpreter",
+    "save",
+    "enable_mode",
+];
+
+/// Which parts of a request change nothing.
+pub(super) fn unused(request: &ExecutionRequest) -> Vec<String> {
+    let why = "it is not available here";
+    let refused: Vec<(&str, &str)> = ["expect_map", "script_content", "list_active_detached_tasks"]
+        .iter()
+        .map(|key| (*key, why))
+        .collect();
+    let mut said = crate::unused::warnings(&request.driver_args, "driver_args", KNOWN, &refused);
+    for (key, why) in [
+        ("enable_mode", "servers have no privileged mode; use `driver_args.sudo`"),
+        ("save", "a server has no configuration to save; what commands change is there already"),
+    ] {
+        if request.flag(key) == Some(true) {
+            said.push(format!("`{key}` was not used: {why}"));
+        }
+    }
+    said
 }
 
 /// Reads them; unknown ones are tolerated.

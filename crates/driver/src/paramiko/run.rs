@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::Session;
 use super::args::{self, Args};
 use super::command::{compose, end_the_others};
-use crate::connect::error_info;
+use crate::connect::{error_info, not_sent};
 
 /// For the server to open a channel and start a command.
 const START: Duration = Duration::from_secs(30);
@@ -59,12 +59,16 @@ impl Session {
         if args.timeout.is_none() {
             args.timeout = run.request.execution_timeout.map(Duration::from_secs);
         }
-        let mut ledger = Ledger {
-            lines: &lines,
-            changes,
-            report: Report { reusable: true, ..Report::default() },
-            doubt: false,
-        };
+        let connected = self.warnings.len();
+        self.warnings.extend(args::unused(run.request));
+        let report = self.each(&run, &args, &lines, changes).await;
+        self.warnings.truncate(connected);
+        report
+    }
+
+    async fn each(&mut self, run: &Run<'_>, args: &Args, lines: &[String], changes: bool) -> Report {
+        let mut ledger =
+            Ledger { lines, changes, report: Report { reusable: true, ..Report::default() }, doubt: false };
         for (index, line) in lines.iter().enumerate() {
             if run.cancel.is_cancelled() {
                 return ledger.canceled_before(index);
@@ -72,7 +76,7 @@ impl Session {
             if run.fence.is_cancelled() || !run.watch.sending(index, lines.len(), line) {
                 return ledger.fenced(index);
             }
-            match self.one(line, &args, &run).await {
+            match self.one(line, args, run).await {
                 Ran::Ended(result) => {
                     run.watch.answered(index, lines.len(), &result);
                     let failed = result.exit_status != 0;
@@ -421,7 +425,8 @@ impl Ledger<'_> {
     fn not_started(mut self, index: usize, error: ErrorInfo) -> Report {
         self.report.untouched = index == 0;
         self.report.reusable = false;
-        self.fill(index, &error.message);
+        let why = not_sent(error.code).map_or_else(|| format!("Not sent: {}", error.message), str::to_owned);
+        self.fill(index, &why);
         self.end(Some(error))
     }
 
@@ -435,7 +440,10 @@ impl Ledger<'_> {
         // Where sudo let nobody in, nothing ran.
         self.doubt = error.code != ErrorCode::EnableFailed;
         self.report.reusable = usable;
-        let why = format!("Skipped due to previous error in execution of '{}'", self.lines[index]);
+        let why = not_sent(error.code).map_or_else(
+            || format!("Skipped due to previous error in execution of '{}'", self.lines[index]),
+            str::to_owned,
+        );
         self.fill(index + 1, &why);
         self.end(Some(error))
     }
@@ -447,7 +455,7 @@ impl Ledger<'_> {
             format!("canceled between {} and {}", self.which(index - 1), self.which(index))
         };
         self.report.untouched = index == 0;
-        self.fill(index, "Not sent: the job was canceled");
+        self.fill(index, "Not sent: canceled");
         self.end(Some(ErrorInfo::new(ErrorCode::Canceled, message)))
     }
 
@@ -456,7 +464,12 @@ impl Ledger<'_> {
         self.doubt = index > self.report.results.len();
         self.report.untouched = index == 0;
         self.report.reusable = false;
-        self.fill(self.report.results.len(), "Not known: this node lost the device");
+        let in_flight = self.report.results.len();
+        if self.doubt && self.changes && in_flight < self.lines.len() {
+            let why = "Not known: this node lost the device while it ran";
+            self.report.results.push(ExecutionResult::failed(self.lines[in_flight].as_str(), why));
+        }
+        self.fill(self.report.results.len(), "Not sent: the session was lost");
         let message = format!("this node lost the right to the device before {}", self.which(index));
         self.end(Some(ErrorInfo::new(ErrorCode::WorkerLost, message)))
     }

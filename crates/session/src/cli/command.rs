@@ -56,7 +56,9 @@ impl Output {
 }
 
 /// How long the way back may take, in all.
-const RECOVERY: Duration = Duration::from_secs(8);
+const RECOVERY: Duration = Duration::from_secs(5);
+/// A slow device must have a chance to answer the interrupt, however short the wait before was.
+const LEAST_RECOVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Runs a command and gives what it printed. A text of several lines is sent line by line:
@@ -123,9 +125,10 @@ impl Session {
                     );
                 }
                 Err(error) => {
+                    let error = self.stream.late(error, line, options.read_timeout, " (read_timeout)");
                     self.partial = std::mem::take(&mut collected);
                     self.partial.extend_from_slice(&self.stream.term.text()[self.stream.answer_start()..]);
-                    self.after_failure(&error).await?;
+                    self.after_failure_within(&error, options.read_timeout).await?;
                     return Err(error);
                 }
             }
@@ -170,7 +173,7 @@ impl Session {
     }
 
     /// Cuts the platform's context lines off the end of an answer.
-    fn clean(&self, text: &mut Vec<u8>, start: usize) {
+    pub(super) fn clean(&self, text: &mut Vec<u8>, start: usize) {
         for pattern in self.stream.platform.rules.clean.iter().flatten() {
             let from = start.max(text.len().saturating_sub(1024)).min(text.len());
             let Some(regex) = pattern.regex() else { continue };
@@ -202,6 +205,7 @@ impl Session {
         let terminator = self.terminator();
         let mut until = vec![password];
         until.extend(rules.username.as_ref());
+        let mut said_until = usize::MAX;
         let result: Result<(), SessionError> = async {
             self.stream.send_line(&command, &terminator).await?;
             let mut asked = 0;
@@ -223,6 +227,7 @@ impl Session {
                         self.stream.send_secret("", &terminator).await?;
                     }
                     Found::Prompt(hit) => {
+                        said_until = hit.start;
                         let success =
                             rules.success.as_ref().is_some_and(|p| p.is_match(self.stream.term.text()));
                         self.mode = if success && hit.mode == Mode::Exec { Mode::Enable } else { hit.mode };
@@ -233,7 +238,9 @@ impl Session {
             }
         }
         .await;
-        let said = self.stream.quote(self.stream.term.text());
+        let answer = self.stream.term.text();
+        let until = said_until.min(answer.len());
+        let said = self.stream.quote(&answer[self.stream.answer_start().min(until)..until]);
         self.stream.term.take();
         if let Err(error) = result {
             self.after_failure(&error).await?;
@@ -320,13 +327,22 @@ impl Session {
 
     /// After a failed wait: a busy device is interrupted, a dead session is marked.
     pub(super) async fn after_failure(&mut self, error: &SessionError) -> Result<(), SessionError> {
+        self.after_failure_within(error, RECOVERY).await
+    }
+
+    /// The same, where the way back may take no longer than the wait that failed.
+    pub(super) async fn after_failure_within(
+        &mut self,
+        error: &SessionError,
+        limit: Duration,
+    ) -> Result<(), SessionError> {
         match error.kind {
             ErrorCode::ReadTimeout
             | ErrorCode::Canceled
             | ErrorCode::OutputTooLarge
             | ErrorCode::PromptNotFound => {
                 // The failure itself is the news; whether the way back worked, `usable` tells.
-                if let Err(stuck) = self.recover().await {
+                if let Err(stuck) = self.recover_within(limit).await {
                     tracing::debug!(device = %self.stream.label, %stuck, "no way back to the prompt");
                 }
                 Ok(())
@@ -345,7 +361,13 @@ impl Session {
     /// # Errors
     /// The prompt did not come back; the session cannot be used any more.
     pub(super) async fn recover(&mut self) -> Result<(), SessionError> {
-        let deadline = Instant::now() + RECOVERY;
+        self.recover_within(RECOVERY).await
+    }
+
+    async fn recover_within(&mut self, limit: Duration) -> Result<(), SessionError> {
+        let whole = limit.clamp(LEAST_RECOVERY, RECOVERY);
+        let deadline = Instant::now() + whole;
+        let mut patience = whole / 2;
         let interrupt = self.stream.platform.interrupt().to_owned();
         let terminator = self.terminator();
         let tries = [interrupt.clone(), terminator.clone(), interrupt, format!("q{terminator}")];
@@ -357,7 +379,8 @@ impl Session {
                 result = Err(error);
                 break;
             }
-            let limit = deadline.min(Instant::now() + RECOVERY / 4);
+            let limit = deadline.min(Instant::now() + patience);
+            patience = whole / 4;
             let want = Want { cancel: false, deadline: limit, ..Want::prompt(Duration::ZERO) };
             match self.stream.wait(&want).await {
                 Ok(Found::Prompt(_)) => {
@@ -370,7 +393,7 @@ impl Session {
                     }
                     let want = Want {
                         cancel: false,
-                        deadline: limit.max(Instant::now() + RECOVERY / 8),
+                        deadline: limit.max(Instant::now() + whole / 8),
                         ..Want::prompt(Duration::ZERO)
                     };
                     match self.stream.wait(&want).await {

@@ -400,6 +400,9 @@ impl Session {
                     self.mode = hit.mode;
                     let end = if options.strip_prompt { hit.start } else { hit.start + hit.row.len() };
                     text.truncate(end.max(start).min(text.len()));
+                    if options.strip_prompt {
+                        self.clean(&mut text, start);
+                    }
                 }
                 text.drain(..start.min(text.len()));
                 let text = if options.strip_prompt { text.trim_ascii_end().to_vec() } else { text };
@@ -412,8 +415,9 @@ impl Session {
                 Ok(whole)
             }
             Err(error) => {
+                let error = self.stream.late(error, line, options.read_timeout, " (read_timeout)");
                 self.partial = self.stream.term.text()[self.stream.answer_start()..].to_vec();
-                self.after_failure(&error).await?;
+                self.after_failure_within(&error, options.read_timeout).await?;
                 Err(error)
             }
         }
@@ -479,7 +483,7 @@ impl Session {
         for command in commands {
             match self.plain(&command, self.login.step_timeout).await {
                 Ok(said) => {
-                    report.epilogue.extend_from_slice(&said);
+                    // What it prints is about the candidate, not about any of the lines.
                     if let Some(why) = rejected(platform, None, &said, false) {
                         message.push_str(&format!("; `{command}` was refused too: {why}"));
                     }
@@ -681,7 +685,20 @@ fn rejected(platform: &Platform, own: Option<&[Regex]>, answer: &[u8], echo_only
         Some(errors) => errors.iter().any(|e| e.is_match(answer)),
         None => rules.errors.iter().flatten().any(|e| e.is_match(answer)),
     };
-    hit.then(|| last_line(answer))
+    hit.then(|| {
+        // What follows the error may be about something else.
+        let patterns: Vec<&Regex> = match own {
+            Some(errors) => errors.iter().collect(),
+            None => rules.errors.iter().flatten().filter_map(crate::platform::Pattern::regex).collect(),
+        };
+        let telling = |row: &[u8]| {
+            row.iter().any(u8::is_ascii_alphanumeric) && patterns.iter().any(|p| p.is_match(row))
+        };
+        answer
+            .split(|b| *b == b'\n')
+            .rfind(|row| telling(row))
+            .map_or_else(|| last_line(answer), last_line)
+    })
 }
 
 fn last_line(text: &[u8]) -> String {

@@ -328,6 +328,7 @@ impl Session {
                 let start = self.stream.answer_start();
                 let mut text = self.stream.term.take();
                 text.truncate(hit.start.max(start));
+                self.clean(&mut text, start);
                 text.drain(..start.min(text.len()));
                 Ok(text)
             }
@@ -338,6 +339,7 @@ impl Session {
             }
             Ok(_) => Ok(self.stream.term.take()),
             Err(error) => {
+                let error = self.stream.late(error, &step.send, limit, "");
                 self.after_failure(&error).await?;
                 Err(error)
             }

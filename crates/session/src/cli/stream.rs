@@ -154,20 +154,65 @@ impl Stream {
         self.line_end.clone().unwrap_or_else(|| self.platform.terminator().to_owned())
     }
 
-    /// `text` made fit for a message: short, printable, no secret of ours in it.
+    /// `text` made fit for a message: its end, on one line, printable, no secret of ours in it.
+    /// Of what is no text less is shown.
     pub fn quote(&self, text: &[u8]) -> String {
-        let text = String::from_utf8_lossy(trimmed(text));
-        let text: String = secret::scrub(&text, &self.secrets).chars().filter(|c| !c.is_control()).collect();
-        let cut = text.char_indices().rev().nth(159).map_or(0, |(at, _)| at);
-        text[cut..].to_owned()
+        const LOOK: usize = 4096;
+        const TEXT: usize = 160;
+        const JUNK: usize = 57;
+        let text = trimmed(text);
+        let text = &text[text.len().saturating_sub(LOOK)..];
+        let mut shown = String::with_capacity(text.len());
+        let mut junk = false;
+        let skip = text.iter().take_while(|b| **b & 0xc0 == 0x80).count().min(3);
+        for chunk in text[skip..].utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_whitespace() {
+                    if !shown.ends_with(' ') {
+                        shown.push(' ');
+                    }
+                } else if c.is_control() {
+                    junk = true;
+                    shown.extend(c.escape_default());
+                } else {
+                    shown.push(c);
+                }
+            }
+            if !chunk.invalid().is_empty() {
+                junk = true;
+                shown.push_str(&chunk.invalid().escape_ascii().to_string());
+            }
+        }
+        let shown = secret::scrub(shown.trim(), &self.secrets);
+        let limit = if junk { JUNK } else { TEXT };
+        match shown.char_indices().rev().nth(limit - 1) {
+            Some((cut, _)) if cut > 0 => format!("{}{}", if junk { "..." } else { "" }, &shown[cut..]),
+            _ => shown,
+        }
+    }
+
+    /// What `wait` says when nothing came in time, with what was sent and what bounds the wait.
+    pub fn late(&self, error: SessionError, sent: &str, limit: Duration, bound: &str) -> SessionError {
+        if error.kind != ErrorCode::ReadTimeout {
+            return error;
+        }
+        let prefix = format!("{}: ", self.label);
+        let rest = error.message.strip_prefix(&prefix).unwrap_or(&error.message);
+        let sent =
+            if sent.is_empty() { "Enter".to_owned() } else { format!("`{}`", self.quote(sent.as_bytes())) };
+        let seconds = limit.as_secs_f64();
+        SessionError::new(error.kind, format!("{prefix}{sent}: no prompt within {seconds} s{bound}: {rest}"))
     }
 
     pub fn lost(&self) -> SessionError {
-        let why = self.transport.end_reason().map(|r| format!(": {r}")).unwrap_or_default();
-        SessionError::new(
-            ErrorCode::SessionLost,
-            format!("{}: the device closed the session{why}", self.label),
-        )
+        let reason = self.transport.end_reason();
+        let what = match reason.as_deref().map(|reason| (reason, reason.find("the device "))) {
+            None => "the device closed the session".to_owned(),
+            // The carrier says the same already.
+            Some((reason, Some(at))) => reason[at..].to_owned(),
+            Some((reason, None)) => format!("the device closed the session: {reason}"),
+        };
+        SessionError::new(ErrorCode::SessionLost, format!("{}: {what}", self.label))
     }
 
     fn fenced(&self) -> SessionError {
