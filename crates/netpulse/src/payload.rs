@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Exit, Failure};
 use crate::ui::Ui;
 
+/// The drivers of this version. `netpulse serve` runs these; the help names them.
+pub const DRIVERS: [&str; 2] = ["netmiko", "paramiko"];
+
 /// Which queue a job waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
