@@ -58,7 +58,7 @@ sections! {
         timeout: u64 = 300, Rule::Range(1, DAY);
         /// Seconds a result is kept.
         result_ttl: u64 = 300, Rule::Range(1, 7 * DAY);
-        /// Driver name to `fifo` or `pinned`, for requests that do not say (`{napalm: pinned}`).
+        /// Driver name to `fifo` or `pinned`, for requests that do not say (`{paramiko: pinned}`).
         default_strategy: BTreeMap<String, String> = BTreeMap::new(), Rule::ValuesOneOf(STRATEGIES);
     }
 

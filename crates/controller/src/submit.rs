@@ -45,15 +45,16 @@ pub(crate) fn new_job(
     require_host(&request.connection_args)?;
     let driver = driver(app, &request.driver)?;
     let strategy = request.queue_strategy.unwrap_or_else(|| default_strategy(app, driver.as_ref()));
-    if strategy == Strategy::Pinned && request.connection_args.0.get("keepalive").is_none_or(Value::is_null) {
-        request.connection_args.0.insert("keepalive".into(), Value::from(app.config.worker.keepalive));
-    }
     let errors = driver.validate(&request);
     if !errors.is_empty() {
         return Err(ApiError::validation(errors));
     }
     let device =
         driver.device(&request.connection_args).map_err(|error| ApiError::validation(vec![error]))?;
+    // Only now: a mistake is told with the client's own input.
+    if strategy == Strategy::Pinned && request.connection_args.0.get("keepalive").is_none_or(Value::is_null) {
+        request.connection_args.0.insert("keepalive".into(), Value::from(app.config.worker.keepalive));
+    }
     let defaults = &app.config.job;
     let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
     Ok(NewJob {

@@ -190,10 +190,14 @@ impl fmt::Debug for ExecutionRequest {
     }
 }
 
+/// Upstream's sentence, which clients know, and what it means here.
+const NO_CREDENTIALS: &str = "Credential support is disabled in server configuration: Credentials from a provider are not \
+                              available in this version; give username and password";
+
 /// Top-level fields with a capability of their own that this version does not have, and the
 /// sentence that says so. A field set to its neutral value (`null`, `false`) asks for nothing.
 const NOT_YET: &[(&str, &str)] = &[
-    ("credential", "Credential support is disabled in server configuration"),
+    ("credential", NO_CREDENTIALS),
     ("file_transfer", "File transfer is not available in this version; leave `file_transfer` out"),
     (
         "webhook",
@@ -242,6 +246,36 @@ const KNOWN: &[&str] = &[
     "options",
     "wait",
 ];
+
+/// A field of `body` that nobody knows and that looks like `command` or `config`, with the one it
+/// looks like.
+fn misspelt(body: &Map<String, Value>) -> Option<(&str, &'static str)> {
+    let unknown = body.keys().filter(|key| !KNOWN.contains(&key.as_str()));
+    let near = |key: &str| {
+        let typed = key.to_ascii_lowercase();
+        ["command", "config"].into_iter().find(|word| typing_errors(&typed, word) <= 2)
+    };
+    unknown.filter_map(|key| Some((key.as_str(), near(key)?))).next()
+}
+
+/// Letters to add, drop or change so that one text becomes the other. For short texts.
+fn typing_errors(a: &str, b: &str) -> usize {
+    // A long key is no misspelling of a short word, and comparing costs their product.
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut above: Vec<usize> = (0..=b.chars().count()).collect();
+    for (row, x) in a.chars().enumerate() {
+        let mut left = row + 1;
+        let mut here = vec![left];
+        for ((y, diagonal), up) in b.chars().zip(&above).zip(above.iter().skip(1)) {
+            left = (diagonal + usize::from(x != y)).min(up + 1).min(left + 1);
+            here.push(left);
+        }
+        above = here;
+    }
+    above.last().copied().unwrap_or_default()
+}
 
 /// What a body may be wrong in: its types (422 upstream) or its rules (400 or 422).
 pub type Errors = Vec<FieldError>;
@@ -336,11 +370,7 @@ impl ExecutionRequest {
             }
         }
         if connection_args.0.get("credential_ref").is_some_and(asks_for_something) {
-            f.error(
-                "connection_args",
-                "value_error",
-                "Credential support is disabled in server configuration",
-            );
+            f.error("connection_args", "value_error", NO_CREDENTIALS);
         }
         for (key, sentence) in NOT_YET_ARGS {
             if driver_args.get(*key).is_some_and(asks_for_something) {
@@ -360,11 +390,13 @@ impl ExecutionRequest {
             _ => None,
         };
         if operation.is_none() && needs_operation && !f.has_errors() {
-            f.error(
-                "command",
-                "value_error",
-                "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set.",
-            );
+            let mut sentence = "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set. \
+                                (this version: `config` or `command`)"
+                .to_owned();
+            if let Some((typed, meant)) = misspelt(f.map()) {
+                sentence.push_str(&format!("; `{typed}` is not known: did you mean `{meant}`?"));
+            }
+            f.error("command", "value_error", sentence);
         }
         let is_object = matches!(
             &operation,
@@ -625,7 +657,7 @@ impl TestRequest {
         if f.get("credential").is_some_and(asks_for_something)
             || connection_args.0.get("credential_ref").is_some_and(asks_for_something)
         {
-            f.error("credential", "value_error", "Credential support is disabled in server configuration");
+            f.error("credential", "value_error", NO_CREDENTIALS);
         }
         if errors.is_empty() { Ok(Self { driver, connection_args }) } else { Err(errors) }
     }
@@ -666,6 +698,14 @@ mod tests {
             message(json!({"command": "a", "config": "b"})).contains("Only one of `config` or `command`")
         );
         assert!(message(json!({})).contains("Either `config`, `command`"));
+        for (typed, meant) in
+            [("comand", "command"), ("comands", "command"), ("commands", "command"), ("configs", "config"), ("Config", "config")]
+        {
+            let said = message(json!({typed: "a"}));
+            assert!(said.ends_with(&format!("`{typed}` is not known: did you mean `{meant}`?")), "{said}");
+        }
+        assert!(!message(json!({"note": "a"})).contains("did you mean"));
+        assert!(message(json!({"command": "a", "credential": {"ref": "x"}})).contains("give username and password"));
         assert!(message(json!({"config": {"vlan": 1}})).contains("`rendering` should be set"));
         assert!(message(json!({"command": "a", "detach": true})).contains("not available"));
         assert!(message(json!({"command": "a", "ttl": 0})).contains("greater than or equal to 1"));

@@ -183,6 +183,10 @@ fn told(error: ClientError) -> Failure {
         ClientError::Refused(_) => Failure::new(Exit::Denied, "api_key_refused", what)
             .hint("--api-key, NETPULSE_API_KEY or the profile's api_key must be the server's server.api_key"),
         ClientError::Answered { status: 404, .. } => Failure::new(Exit::NotFound, "not_found", what),
+        ClientError::Answered { status: 400, ref sentence, .. } if sentence.starts_with("Unsupported driver") => {
+            Failure::new(Exit::Usage, "unsupported_driver", what)
+                .hint(format!("this version has the drivers {}", crate::payload::DRIVERS.join(" and ")))
+        }
         ClientError::Answered { status: 400..=428, .. } => Failure::new(Exit::Usage, "refused_request", what),
         ClientError::Answered { status, retry_after, .. } => {
             let failure = Failure::new(Exit::Refused, format!("http_{status}"), what);
@@ -216,6 +220,10 @@ mod tests {
         ] {
             assert_eq!(told(error.clone()).exit, exit, "{error}");
         }
+        let driver =
+            ClientError::Answered { status: 400, sentence: "Unsupported driver: napalm".into(), retry_after: None };
+        let driver = told(driver);
+        assert_eq!((driver.exit, driver.hint.unwrap().ends_with("netmiko and paramiko")), (Exit::Usage, true));
         let busy = ClientError::Answered { status: 429, sentence: "full".into(), retry_after: Some(Duration::from_secs(7)) };
         assert_eq!(told(busy).hint.unwrap(), "try again in 7 s");
     }

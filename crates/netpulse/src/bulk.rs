@@ -27,7 +27,7 @@ const SHOWN: usize = 20;
 /// Run commands or push configuration on many devices
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  netpulse bulk devices.csv -c 'show version'
+  netpulse bulk devices.csv 'show version'
   netpulse bulk devices.csv --vendor CISCO --config @ntp.txt --enable --save --result ntp.csv
   netpulse bulk devices.yaml -d cisco_ios -u ops -k -c 'show clock' --force -o json
   netpulse bulk devices.json -c 'show clock' --no-wait
@@ -43,7 +43,7 @@ The file:
 Exits 0 when every job finished, 1 when one did not, 5 when some take longer than --timeout.")]
 pub struct BulkArgs {
     /// Devices: a CSV, YAML or JSON file
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "DEVICES")]
     devices: PathBuf,
     /// Only devices of this vendor
     #[arg(long)]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use netpulse_config::{LoadOptions, Loaded, Origin, reference_markdown, reference_yaml};
+use netpulse_config::{LoadOptions, Loaded, Origin, Problem, reference_markdown, reference_yaml};
+use netpulse_session::platform::Registry;
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -50,7 +51,11 @@ enum Action {
 
 pub fn run(args: ConfigArgs, ui: &Ui) -> Outcome {
     match args.action {
-        Action::Check { file } => check(&Loaded::read(LoadOptions::from_process().with_file(file)), ui),
+        Action::Check { file } => {
+            let mut loaded = Loaded::read(LoadOptions::from_process().with_file(file));
+            read_platforms(&mut loaded);
+            check(&loaded, ui)
+        }
         Action::Show { file, changed } => {
             show(&Loaded::read(LoadOptions::from_process().with_file(file)), changed, ui)
         }
@@ -58,6 +63,20 @@ pub fn run(args: ConfigArgs, ui: &Ui) -> Outcome {
             ui.line(if markdown { reference_markdown() } else { reference_yaml() }.trim_end());
             Ok(Exit::Ok)
         }
+    }
+}
+
+/// Reads the platform files too, as a server does when it starts; their mistakes join the others.
+fn read_platforms(loaded: &mut Loaded) {
+    let Some(folder) = &loaded.config.platform.dir else { return };
+    // A folder that is wrong as a value has been told already.
+    if loaded.problems.iter().any(|problem| problem.key.starts_with("platform")) {
+        return;
+    }
+    if let Err(error) = Registry::with_folder(folder) {
+        let setting = loaded.settings.iter().find(|setting| setting.key.path() == "platform.dir");
+        let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
+        loaded.problems.push(Problem { key: "platform.dir".to_owned(), origin, message: error.to_string() });
     }
 }
 

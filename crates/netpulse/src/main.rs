@@ -77,20 +77,20 @@ pub struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
-    /// The server [default: the profile's, or http://127.0.0.1:9000]
-    #[arg(long, global = true, alias = "endpoint", env = "NETPULSE_URL", hide_env_values = true)]
+    /// The server [default: the profile's, or http://127.0.0.1:9000] [environment: NETPULSE_URL]
+    #[arg(long, global = true, alias = "endpoint")]
     url: Option<String>,
-    /// The key of the server
-    #[arg(long, global = true, env = "NETPULSE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    /// The key of the server [environment: NETPULSE_API_KEY]
+    #[arg(long, global = true, value_name = "KEY")]
     api_key: Option<String>,
-    /// The header that carries the key [default: the profile's, or X-API-KEY]
-    #[arg(long, global = true, env = "NETPULSE_API_KEY_NAME", hide_env_values = true, value_name = "HEADER", hide_short_help = true)]
+    /// The header that carries the key [default: the profile's, or X-API-KEY] [environment: NETPULSE_API_KEY_NAME]
+    #[arg(long, global = true, value_name = "HEADER", hide_short_help = true)]
     api_key_name: Option<String>,
-    /// Profile of ./netpulse.yaml or ~/.netpulse/config.yaml
-    #[arg(long, global = true, env = "NETPULSE_PROFILE", hide_env_values = true, value_name = "NAME")]
+    /// Profile of ./netpulse.yaml or ~/.netpulse/config.yaml [environment: NETPULSE_PROFILE]
+    #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
-    /// Certificate (PEM) that must have signed the server's
-    #[arg(long, global = true, value_name = "FILE", env = "NETPULSE_CA", hide_env_values = true, hide_short_help = true)]
+    /// Certificate (PEM) that must have signed the server's [environment: NETPULSE_CA]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     ca: Option<PathBuf>,
     /// Trust any certificate: for a first look, never for work
     #[arg(long, global = true, conflicts_with = "ca", hide_short_help = true)]
@@ -98,6 +98,22 @@ pub struct Global {
     /// Log this command's own work: DEBUG, INFO, WARNING, ERROR, or a filter
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
+}
+
+impl Global {
+    /// What flags do not say and the environment does. Read here, not by the parser: it would show
+    /// every flag set by the environment as required in the usage line of an error.
+    fn with_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        self.url = self.url.or_else(|| variable("NETPULSE_URL"));
+        self.api_key = self.api_key.or_else(|| variable("NETPULSE_API_KEY"));
+        self.api_key_name = self.api_key_name.or_else(|| variable("NETPULSE_API_KEY_NAME"));
+        self.profile = self.profile.or_else(|| variable("NETPULSE_PROFILE"));
+        if !self.insecure {
+            self.ca = self.ca.or_else(|| variable("NETPULSE_CA").map(PathBuf::from));
+        }
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,7 +138,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    cli.global = cli.global.with_environment(|name| std::env::var(name).ok());
     let ui = Ui::new(cli.global.output);
     match run(cli, &ui) {
         Ok(exit) => exit.into(),

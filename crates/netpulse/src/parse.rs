@@ -15,13 +15,16 @@ use crate::view;
 /// Parse a device's output here, without a server or device
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  netpulse parse --template @version.textfsm --data @show_version.txt
-  netpulse parse --platform cisco_ios --command 'show ip interface brief' --data @brief.txt -o json
+  netpulse parse --template @version.textfsm show_version.txt
+  netpulse parse --platform cisco_ios --command 'show ip interface brief' brief.txt -o json
   netpulse exec --host 192.0.2.11 ... -c 'show version' | netpulse parse --template @version.textfsm --data @-
 
 With --platform and --command the template comes from ntc-templates: --ntc-dir, NET_TEXTFSM,
 NTC_TEMPLATES_DIR, or an installed Python package.")]
 pub struct ParseArgs {
+    /// File with the output to parse: as --data @FILE; `-` is standard input
+    #[arg(value_name = "FILE", conflicts_with = "data")]
+    file: Option<PathBuf>,
     /// The template
     #[arg(short = 'T', long, value_name = "TEXT|@FILE", required_unless_present = "platform")]
     template: Option<String>,
@@ -47,7 +50,14 @@ pub struct ParseArgs {
 
 pub fn run(args: &ParseArgs, ui: &Ui) -> Outcome {
     let template = args.template.as_deref().map(|text| text_or_file("--template", text)).transpose()?;
-    let text = text_or_file("--data", &args.data)?;
+    let text = match &args.file {
+        Some(path) if path.as_os_str() != "-" => std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(Exit::Usage, "file_unreadable", format!("`{}` cannot be read: {e}", path.display()))
+                .hint("--data takes the output itself, or @FILE")
+        })?,
+        Some(_) => text_or_file("FILE", "@-")?,
+        None => text_or_file("--data", &args.data)?,
+    };
     let options = args.args.as_deref().map(|text| object("--args", text)).transpose()?.map(Value::Object);
     let mut config = Config::default().with_environment();
     if let Some(folder) = &args.ntc_dir {

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Exit, Failure};
 use crate::ui::Ui;
 
+/// The drivers of this version. `netpulse serve` runs these; the help names them.
+pub const DRIVERS: [&str; 2] = ["netmiko", "paramiko"];
+
 /// Which queue a job waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
@@ -28,11 +31,14 @@ pub enum Priority {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to do")]
 pub struct JobArgs {
+    /// Commands to run, each in quotes: as --command
+    #[arg(value_name = "COMMAND", conflicts_with_all = ["command", "config"])]
+    pub commands: Vec<String>,
     /// Command to run; repeat for several, or @FILE with one per line (@- reads standard input)
     #[arg(short, long, alias = "cmd", value_name = "TEXT|@FILE", conflicts_with = "config")]
     pub command: Vec<String>,
     /// Configuration line to push; repeat for several, or @FILE with one per line (@- reads standard input)
-    #[arg(short = 'C', long, alias = "cfg", value_name = "TEXT|@FILE", required_unless_present = "command")]
+    #[arg(short = 'C', long, alias = "cfg", value_name = "TEXT|@FILE", required_unless_present_any = ["command", "commands"])]
     pub config: Vec<String>,
     /// Save the configuration after the push
     #[arg(long)]
@@ -40,7 +46,7 @@ pub struct JobArgs {
     /// Enter privileged mode first (--enable=false: do not)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub enable: Option<bool>,
-    /// Driver: netmiko, paramiko, napalm, pyeapi [default: netmiko, or the profile's]
+    /// Driver: netmiko or paramiko [default: netmiko, or the profile's]
     #[arg(long)]
     pub driver: Option<String>,
     /// Options of the driver, as JSON or @FILE (JSON or YAML)
@@ -86,7 +92,7 @@ impl JobArgs {
         body.insert("driver".into(), driver.into());
         let rendered = self.render_context.is_some() || self.render_template.is_some();
         let (key, texts) =
-            if self.command.is_empty() { ("config", &self.config) } else { ("command", &self.command) };
+            if self.changes() { ("config", self.config.as_slice()) } else { ("command", self.sent()?) };
         body.insert(key.into(), payload(key, texts, rendered)?);
         if rendered {
             let mut rendering = json!({"name": self.render_type});
@@ -144,7 +150,7 @@ impl JobArgs {
 
     /// Standard input can be read once: by the password, or by one `@-`.
     pub fn one_reader_of_stdin(&self, login: &LoginArgs) -> Result<(), Failure> {
-        let texts = self.command.iter().chain(&self.config);
+        let texts = self.commands.iter().chain(&self.command).chain(&self.config);
         let more = [&self.driver_args, &self.render_context, &self.render_template, &self.parse_template];
         let more = more.into_iter().chain([&login.connection_args]).flatten();
         let readers = texts.chain(more).filter(|text| *text == "@-").count() + usize::from(login.password_stdin);
@@ -156,7 +162,21 @@ impl JobArgs {
 
     /// Whether the device is changed.
     pub fn changes(&self) -> bool {
-        self.command.is_empty()
+        self.command.is_empty() && self.commands.is_empty()
+    }
+
+    /// The commands, however they were given. Several single words are one command without its
+    /// quotes: `reload in 5` must not become `reload`.
+    fn sent(&self) -> Result<&[String], Failure> {
+        match self.commands.as_slice() {
+            [] => Ok(&self.command),
+            words @ [_, _, ..] if words.iter().all(|word| !word.contains([' ', '@'])) => {
+                let line = words.join(" ");
+                Err(Failure::usage(format!("`{line}`: is this one command, or {}?", words.len()))
+                    .hint(format!("one command is '{line}' in quotes; several are given by -c each")))
+            }
+            commands => Ok(commands),
+        }
     }
 }
 
@@ -342,6 +362,14 @@ mod tests {
     }
 
     #[test]
+    fn commands_need_no_flag_but_their_quotes() {
+        assert_eq!(request(&["show clock", "who"]).unwrap()["command"], json!(["show clock", "who"]));
+        assert_eq!(request(&["uptime"]).unwrap()["command"], json!(["uptime"]));
+        let error = request(&["reload", "in", "5"]).unwrap_err();
+        assert!(error.hint.unwrap().contains("'reload in 5'"));
+    }
+
+    #[test]
     fn a_file_gives_one_line_each() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lines.txt");
@@ -368,6 +396,8 @@ mod tests {
     fn one_of_command_and_config_is_needed_and_not_both() {
         assert!(Line::try_parse_from(["x"]).is_err());
         assert!(Line::try_parse_from(["x", "-c", "a", "-C", "b"]).is_err());
+        assert!(Line::try_parse_from(["x", "-c", "show", "version"]).is_err());
+        assert!(Line::try_parse_from(["x", "-C", "vlan", "5"]).is_err());
         assert!(
             request(&["-c", "a", "--driver-args", "[1]"]).unwrap_err().what.contains("expected an object")
         );

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use netpulse_session::platform::{Platform, Registry};
+use netpulse_config::{LoadOptions, Loaded};
+use netpulse_session::platform::{Platform, PlatformError, Registry};
 use serde_json::{Value, json};
 
+use crate::config::mistakes;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::ui::{Text, Tone, Ui};
 
@@ -14,43 +16,49 @@ use crate::ui::{Text, Tone, Ui};
 #[command(after_help = "Examples:
   netpulse platforms
   netpulse platforms juniper
+  netpulse platforms cisco_ios_telnet
   netpulse platforms --dir /etc/netpulse/platforms -o json
 
 VERIFIED says how a description was checked: `real device` against the vendor's own software in our
 tests, `simulator` against our simulator, `facts` written from published facts only.")]
 pub struct PlatformsArgs {
-    /// Only platforms whose name, alias or description has this text
+    /// Only platforms whose name, alias or description has this text, or the one of this device type
     #[arg(value_name = "TEXT")]
     filter: Option<String>,
-    /// Folder whose YAML files add platforms or replace built-in ones (platform.dir)
+    /// Folder whose YAML files add platforms or replace built-in ones [default: platform.dir of the configuration]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 }
 
 pub fn run(args: &PlatformsArgs, ui: &Ui) -> Outcome {
-    let wrong = |error: netpulse_session::platform::PlatformError| {
-        Failure::new(Exit::Usage, "bad_platform", error.to_string())
+    let wrong = |error: PlatformError| Failure::new(Exit::Usage, "bad_platform", error.to_string());
+    let folder = match &args.dir {
+        Some(folder) => Some(folder.clone()),
+        None => configured(&Loaded::read(LoadOptions::from_process()), ui)?,
     };
-    let registry = match &args.dir {
+    let registry = match &folder {
         Some(folder) => Registry::with_folder(folder),
         None => Registry::builtin(),
     }
     .map_err(wrong)?;
-    let wanted = args.filter.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let wanted = args.filter.as_deref().unwrap_or_default().trim().to_ascii_lowercase();
     let has = |platform: &Platform| {
         let texts = registry.names_of(platform).into_iter().chain([platform.description.clone()]);
         texts.into_iter().any(|text| text.to_ascii_lowercase().contains(&wanted))
     };
     let mut platforms = registry.all().map_err(wrong)?;
     platforms.retain(|platform| has(platform));
+    if platforms.is_empty() {
+        // `cisco_ios_telnet` stands in no list, yet is a device type.
+        let found = registry
+            .find(&wanted)
+            .map_err(|error| Failure::new(Exit::NotFound, "unknown_platform", error.to_string()))?;
+        platforms.push(found.platform);
+    }
     if !ui.for_people() {
         let list: Vec<Value> = platforms.iter().map(|platform| record(platform, &registry)).collect();
         ui.document(&list)?;
         return Ok(Exit::Ok);
-    }
-    if platforms.is_empty() {
-        return Err(Failure::new(Exit::NotFound, "unknown_platform", format!("no platform has `{wanted}`"))
-            .hint("`netpulse platforms` lists all of them"));
     }
     let count = platforms.len();
     let rows = platforms
@@ -71,6 +79,18 @@ pub fn run(args: &PlatformsArgs, ui: &Ui) -> Outcome {
     let names: usize = platforms.iter().map(|platform| registry.names_of(platform).len()).sum();
     ui.note(&format!("{count} platform{}, {names} names; each takes _ssh and, where it is reached by it, _telnet", if count == 1 { "" } else { "s" }));
     Ok(Exit::Ok)
+}
+
+/// `platform.dir` of the configuration that a server started here would read. Other mistakes in it
+/// do not matter here: a `netpulse.yaml` may be a client's profile.
+fn configured(loaded: &Loaded, ui: &Ui) -> Result<Option<PathBuf>, Failure> {
+    if loaded.problems.iter().any(|problem| problem.key.starts_with("platform")) {
+        return Err(mistakes(loaded));
+    }
+    for problem in loaded.problems.iter().filter(|problem| problem.key.is_empty()) {
+        ui.warn(&problem.to_string());
+    }
+    Ok(loaded.config.platform.dir.clone())
 }
 
 fn ways(platform: &Platform) -> Vec<String> {

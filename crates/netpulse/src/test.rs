@@ -23,7 +23,7 @@ pub struct TestArgs {
     /// Port [default: the driver's]
     #[arg(long)]
     port: Option<u16>,
-    /// Driver: netmiko, paramiko, napalm, pyeapi [default: netmiko, or the profile's]
+    /// Driver: netmiko or paramiko [default: netmiko, or the profile's]
     #[arg(long)]
     driver: Option<String>,
     #[command(flatten)]

@@ -12,13 +12,13 @@ use crate::ui::{Text, Tone, Ui, plain, short, tone_of};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   netpulse watch 6c0e9d0e-7f6f-4a0e-b7e7-2f2f6d9d1e55
-  netpulse watch all
+  netpulse watch
   netpulse watch all -o json | jq 'select(.event == \"ended\")'
 
 Following one job ends with it and exits as `netpulse exec` does; following all ends with Ctrl-C.")]
 pub struct WatchArgs {
     /// A job's id, or `all`
-    #[arg(value_name = "ID|all", value_parser = which)]
+    #[arg(value_name = "ID|all", default_value = "all", value_parser = which)]
     which: String,
     /// With `all`: begin with the oldest event that the server keeps, not with the last minute
     #[arg(long)]

@@ -584,6 +584,12 @@ fn templates_render_and_parse_without_a_server() {
     assert_eq!((said.code, said.out.as_str()), (0, "V\n9.9\n9.10\n"), "{}", said.err);
     let said = server.run(&[&args[..], &["-o", "json"]].concat());
     assert_eq!(said.json(), json!([{"V": "9.9"}, {"V": "9.10"}]));
+    let said = server.run(&["parse", "--template", "@v.textfsm", "out.txt", "-o", "json"]);
+    assert_eq!(said.json(), json!([{"V": "9.9"}, {"V": "9.10"}]), "{}", said.err);
+    let said = server.run(&["parse", "--template", "@v.textfsm", "nowhere.txt"]);
+    assert!(said.code == 2 && said.err.contains("`nowhere.txt` cannot be read"), "{}", said.err);
+    let said = server.run(&["parse", "out.txt"]);
+    assert!(said.code == 2 && !said.err.contains("--api-key"), "{}", said.err);
     let said = server.run(&["parse", "--platform", "cisco_ios", "--command", "show version", "--ntc-dir", "/nowhere"]);
     assert!(said.code == 2 && said.err.contains("/nowhere"), "{}", said.err);
 }
@@ -600,6 +606,20 @@ fn platforms_are_listed_and_found() {
     server.file("own/acme.yaml", "name: acme\nnmae: x\n");
     let said = server.run(&["platforms", "--dir", "own"]);
     assert!(said.code == 2 && said.err.contains("acme.yaml"), "{}", said.err);
+    let said: Said =
+        server.command(&["config", "check"]).env("NETPULSE_PLATFORM__DIR", "own").env("NETPULSE_SERVER__API_KEY", KEY).output().unwrap().into();
+    assert!(
+        said.code == 2 && said.err.contains("NETPULSE_PLATFORM__DIR: platform.dir: platform file own/acme.yaml line 2"),
+        "{}",
+        said.err
+    );
+    server.file("own/acme.yaml", "name: acme\ndescription: Acme\nverified: facts\nprompt: { exec: '^x>$' }\n");
+    let said: Said = server.command(&["platforms", "acme"]).env("NETPULSE_PLATFORM__DIR", "own").output().unwrap().into();
+    assert!(said.code == 0 && said.out.contains("acme"), "{}", said.err);
+    let said = server.run(&["platforms", "cisco_ios_telnet", "-o", "json"]);
+    assert_eq!((said.code, said.json()[0]["name"].clone()), (0, json!("cisco_ios")), "{}", said.err);
+    let said = server.run(&["platforms", "cisco_iso"]);
+    assert!(said.code == 6 && said.err.contains("did you mean") && said.err.contains("cisco_ios"), "{}", said.err);
 }
 
 #[test]

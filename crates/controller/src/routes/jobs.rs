@@ -272,13 +272,16 @@ pub(crate) async fn cancel(State(app): State<App>, Segment(id): Segment) -> Resu
 /// # Errors
 /// 404 when it is unknown or over.
 pub(crate) async fn cancel_one(app: &App, id: &str) -> Result<CancelResponse, ApiError> {
-    let gone = || ApiError::missing(format!("Job {id} not found or not in queued state"));
-    let known: JobId = id.parse().map_err(|_| gone())?;
-    match app.store(app.queue.cancel(known, "canceled by the client")).await? {
+    let gone = |why: &str| ApiError::missing(format!("Job {id} not found or not in queued state{why}"));
+    let known: JobId = id.parse().map_err(|_| gone(""))?;
+    // No reason: that it was canceled is what the queue says itself.
+    match app.store(app.queue.cancel(known, "")).await? {
         Canceled::BeforeStart(job) => Ok(CancelResponse { id: job.id, canceled: "before_start".into() }),
         Canceled::Asked(job) => Ok(CancelResponse { id: job.id, canceled: "asked".into() }),
-        Canceled::TooLate(job) => Err(gone().with("status", job.status.as_str())),
-        Canceled::Unknown => Err(gone()),
+        Canceled::TooLate(job) => {
+            Err(gone(&format!(" (it is {})", job.status)).with("status", job.status.as_str()))
+        }
+        Canceled::Unknown => Err(gone("")),
     }
 }
 

@@ -63,6 +63,9 @@ async fn the_error_bodies_are_upstreams() {
     assert_eq!(port["detail"], "Validation Error");
     assert_eq!(port["errors"][0], json!({"type": "less_than_equal", "loc": ["connection_args", "port"],
         "msg": "Input should be less than or equal to 65535", "input": null}));
+    let given = json!({"host": "h", "device_type": "echo"});
+    let echo = w.post("/device/exec", &with(json!({"connection_args": given, "queue_strategy": "pinned"}))).await.json();
+    assert_eq!(echo["errors"][0]["input"], given, "the client's own input, nothing added");
     let secret = w.post("/device/test", &json!({"connection_args": {"host": "h", "password": "s3cret-pw"}})).await;
     assert!(secret.status == 422 && secret.text.contains("******") && !secret.text.contains("s3cret-pw"), "{}", secret.text);
     let test = w.post("/device/test", &json!({})).await;

@@ -46,6 +46,11 @@ impl Driver for Fake {
         if args.text("device_type") == Some("panic") {
             panic!("a driver's defect");
         }
+        if args.text("device_type") == Some("echo") {
+            let mut error = FieldError::new(&["connection_args"], "no such platform");
+            error.input = Value::Object(args.0.clone());
+            return vec![error];
+        }
         match args.0.get("port") {
             Some(Value::Number(n)) if n.as_u64().is_some_and(|n| n > 65535) => {
                 let mut error = FieldError::new(
