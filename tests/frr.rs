@@ -39,7 +39,9 @@ async fn queries_over_a_kept_session() {
 #[tokio::test]
 async fn d4_a_config_that_sets_the_hostname_is_applied_and_reported_so() {
     let (frr, server) = (Frr::start(), Server::start(""));
-    let job = server.exec(&config(&frr, &json!(["hostname edge-77", "router bgp 65001", "bgp router-id 192.0.2.77"]))).await;
+    let job = server
+        .exec(&config(&frr, &json!(["hostname edge-77", "router bgp 65001", "bgp router-id 192.0.2.77"])))
+        .await;
     assert_eq!(job["status"], "finished", "{job}\n{}", server.log());
     assert_eq!(job["result"]["outcome"], "applied");
     assert_eq!(job["result"]["retval"].as_array().unwrap().len(), 3);
@@ -56,13 +58,24 @@ async fn d4_a_config_that_sets_the_hostname_is_applied_and_reported_so() {
 async fn promise_4_d5_a_rejected_line_stops_the_rest() {
     let (frr, server) = (Frr::start(), Server::start(""));
     let job = server
-        .exec(&config(&frr, &json!(["ip prefix-list A seq 5 permit 192.0.2.0/24", "bogus command", "ip prefix-list B seq 5 permit any"])))
+        .exec(&config(
+            &frr,
+            &json!([
+                "ip prefix-list A seq 5 permit 192.0.2.0/24",
+                "bogus command",
+                "ip prefix-list B seq 5 permit any"
+            ]),
+        ))
         .await;
     assert_eq!(job["status"], "failed", "{job}");
     assert_eq!(job["result"]["error"]["type"], "line_rejected");
     assert_eq!(job["result"]["outcome"], "partial");
-    let exits: Vec<i64> =
-        job["result"]["retval"].as_array().unwrap().iter().map(|r| r["exit_status"].as_i64().unwrap()).collect();
+    let exits: Vec<i64> = job["result"]["retval"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["exit_status"].as_i64().unwrap())
+        .collect();
     assert_eq!(exits, [0, 1, 1], "{job}");
     let running = frr.show("show running-config");
     assert!(running.contains("prefix-list A") && !running.contains("prefix-list B"), "{running}");

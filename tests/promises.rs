@@ -137,8 +137,12 @@ async fn promise_3_one_devices_changes_start_in_order_and_overlap_with_nothing()
     assert!(pinned.is_sorted() && fifo.is_sorted(), "{numbers:?}");
     assert_eq!(numbers.len(), 20);
     // An interface line is followed by its own description: nothing came between.
-    let lines: Vec<String> =
-        running.journal().lines(0).into_iter().filter(|l| l.contains("Loopback") || l.contains("mark-")).collect();
+    let lines: Vec<String> = running
+        .journal()
+        .lines(0)
+        .into_iter()
+        .filter(|l| l.contains("Loopback") || l.contains("mark-"))
+        .collect();
     for pair in lines.chunks(2) {
         let of = |l: &str| l.trim_end().chars().rev().take_while(char::is_ascii_digit).collect::<Vec<_>>();
         let numbers: Vec<usize> =
@@ -178,12 +182,20 @@ async fn promise_5_s1_what_cannot_be_reached_or_entered_is_failed() {
     let mut wrong = query(device, "show clock");
     wrong["connection_args"]["password"] = json!("not-the-password");
     let job = server.exec(&wrong).await;
-    assert_eq!((&job["status"], &job["result"]["error"]["type"]), (&json!("failed"), &json!("authentication_failed")), "{job}");
+    assert_eq!(
+        (&job["status"], &job["result"]["error"]["type"]),
+        (&json!("failed"), &json!("authentication_failed")),
+        "{job}"
+    );
     assert!(!job.to_string().contains("not-the-password"), "{job}");
     let mut closed = change(device, &loopback(1));
     closed["connection_args"]["port"] = json!(free_port());
     let job = server.exec(&closed).await;
-    assert_eq!((&job["status"], &job["result"]["error"]["type"]), (&json!("failed"), &json!("connect_failed")), "{job}");
+    assert_eq!(
+        (&job["status"], &job["result"]["error"]["type"]),
+        (&json!("failed"), &json!("connect_failed")),
+        "{job}"
+    );
     assert_eq!(job["result"]["outcome"], "not_applied", "{job}");
     assert_eq!(server.exec(&query(device, "show clock")).await["status"], "finished");
 }
@@ -194,7 +206,10 @@ async fn promise_8_the_same_idempotency_key_gives_the_same_job() {
     let mut server = Server::start("");
     let body = change(running.device(0), &loopback(8));
     let post = |server: &Server, body: &Value| {
-        server.request(reqwest::Method::POST, "/device/exec?wait=30").header("Idempotency-Key", "push-8").json(body)
+        server
+            .request(reqwest::Method::POST, "/device/exec?wait=30")
+            .header("Idempotency-Key", "push-8")
+            .json(body)
     };
     let (status, first) = server.send(post(&server, &body)).await;
     assert_eq!((status, &first["result"]["outcome"]), (201, &json!("applied")), "{first}");
@@ -229,7 +244,8 @@ async fn promise_9_cancel_says_between_which_lines() {
     let message = job["result"]["error"]["message"].as_str().unwrap();
     assert!(message.to_lowercase().contains("between line"), "{message}");
     let sent = exits(&job).iter().filter(|e| **e == 0).count();
-    let received = running.journal().lines(0).iter().filter(|l| l.contains("Loopback") || l.contains("mark-")).count();
+    let received =
+        running.journal().lines(0).iter().filter(|l| l.contains("Loopback") || l.contains("mark-")).count();
     assert_eq!(sent, received, "the result and the device disagree: {job}");
     assert!(received < lines.len());
     assert_eq!(server.job(behind["id"].as_str().unwrap(), 5).await["status"], "canceled");
@@ -270,14 +286,17 @@ async fn promise_10_a_flood_is_cut_and_memory_stays_flat() {
     let mut body = query(device, "show tech-support");
     body["driver_args"] = json!({"read_timeout": 60});
     let job = server.exec(&body).await;
-    assert_eq!((&job["status"], &job["result"]["error"]["type"]), (&json!("failed"), &json!("output_too_large")), "{job}");
+    assert_eq!(
+        (&job["status"], &job["result"]["error"]["type"]),
+        (&json!("failed"), &json!("output_too_large")),
+        "{job}"
+    );
     let grown = support::resident(server.pid()).saturating_sub(before);
     assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
     running.set_faults(&Faults::default());
     assert_eq!(server.exec(&query(device, "show version")).await["status"], "finished");
-    let (status, large) = server
-        .send(server.request(reqwest::Method::POST, "/device/exec").body("x".repeat(40 << 20)))
-        .await;
+    let (status, large) =
+        server.send(server.request(reqwest::Method::POST, "/device/exec").body("x".repeat(40 << 20))).await;
     assert_eq!(status, 413, "{large}");
 }
 
@@ -337,14 +356,20 @@ async fn promise_12_a_planted_secret_appears_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_13_a_changed_host_key_is_refused_with_the_way_out() {
-    let running = Simulator::start(Plan { enable: ENABLE.into(), own_host_keys: true, ..Plan::of("cisco_ios", 1) }).unwrap();
+    let running =
+        Simulator::start(Plan { enable: ENABLE.into(), own_host_keys: true, ..Plan::of("cisco_ios", 1) })
+            .unwrap();
     let server = Server::start("");
     let device = running.device(0);
     assert_eq!(server.exec(&query(device, "show clock")).await["status"], "finished");
     running.set_faults(&Faults { host_key: 1, ..Faults::default() });
     device.drop_connections();
     let job = server.exec(&query(device, "show clock")).await;
-    assert_eq!((&job["status"], &job["result"]["error"]["type"]), (&json!("failed"), &json!("host_key_changed")), "{job}");
+    assert_eq!(
+        (&job["status"], &job["result"]["error"]["type"]),
+        (&json!("failed"), &json!("host_key_changed")),
+        "{job}"
+    );
     let message = job["result"]["error"]["message"].as_str().unwrap();
     assert!(message.contains("known_hosts"), "does not say how to accept it: {message}");
 }
@@ -373,7 +398,8 @@ async fn d16_capacity_is_never_for_ever() {
         .collect();
     let mut shared = args(running.device(0), "cisco_ios");
     shared.as_object_mut().unwrap().remove("host");
-    let body = json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": list});
+    let body =
+        json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": list});
     for _ in 0..2 {
         let (status, bulk) = server.post("/device/bulk?wait=60", &body).await;
         assert_eq!((status, bulk["failed"].as_array().unwrap().len()), (201, 0), "{bulk}");

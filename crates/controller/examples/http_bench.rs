@@ -66,7 +66,8 @@ async fn call(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> u
         stream.read_buf(buffer).await.unwrap();
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = std::str::from_utf8(&buffer[..end]).unwrap();
-            let length: usize = head.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+            let length: usize =
+                head.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap().parse().unwrap();
             if buffer.len() >= end + 4 + length {
                 return end + 4;
             }
@@ -74,7 +75,12 @@ async fn call(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> u
     }
 }
 
-async fn measure(name: &str, address: SocketAddr, seconds: f64, request: impl Fn(u64) -> Vec<u8> + Clone + Send + 'static) {
+async fn measure(
+    name: &str,
+    address: SocketAddr,
+    seconds: f64,
+    request: impl Fn(u64) -> Vec<u8> + Clone + Send + 'static,
+) {
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -108,7 +114,8 @@ async fn measure(name: &str, address: SocketAddr, seconds: f64, request: impl Fn
 async fn main() {
     let seconds: f64 = std::env::args().nth(1).map_or(5.0, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { max_queued: 100_000_000, max_queued_per_device: 100_000_000, ..Options::default() };
+    let options =
+        Options { max_queued: 100_000_000, max_queued_per_device: 100_000_000, ..Options::default() };
     let queue = Embedded::open(folder.path(), options).unwrap();
     let mut config = Config::default();
     config.server.api_key = KEY.into();

@@ -110,7 +110,9 @@ impl ApiError {
             texts.join("; ")
         };
         match (&self.0.detail, &self.0.errors) {
-            (Value::String(text), Some(errors)) if text == "Validation Error" => format!("{text}: {}", list(errors)),
+            (Value::String(text), Some(errors)) if text == "Validation Error" => {
+                format!("{text}: {}", list(errors))
+            }
             (Value::String(text), _) => text.clone(),
             (items, _) => list(items),
         }
@@ -168,10 +170,11 @@ impl IntoResponse for ApiError {
 impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         match error {
-            QueueError::Unavailable(_) | QueueError::Closed => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{}; nothing was changed, try again", capital(&error)))
-                    .retry_after(1)
-            }
+            QueueError::Unavailable(_) | QueueError::Closed => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{}; nothing was changed, try again", capital(&error)),
+            )
+            .retry_after(1),
             QueueError::Corrupt(_) | QueueError::UnknownNode(_) => Self::internal(error),
         }
     }

@@ -390,9 +390,10 @@ impl ExecutionRequest {
             _ => None,
         };
         if operation.is_none() && needs_operation && !f.has_errors() {
-            let mut sentence = "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set. \
+            let mut sentence =
+                "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set. \
                                 (this version: `config` or `command`)"
-                .to_owned();
+                    .to_owned();
             if let Some((typed, meant)) = misspelt(f.map()) {
                 sentence.push_str(&format!("; `{typed}` is not known: did you mean `{meant}`?"));
             }
@@ -698,14 +699,21 @@ mod tests {
             message(json!({"command": "a", "config": "b"})).contains("Only one of `config` or `command`")
         );
         assert!(message(json!({})).contains("Either `config`, `command`"));
-        for (typed, meant) in
-            [("comand", "command"), ("comands", "command"), ("commands", "command"), ("configs", "config"), ("Config", "config")]
-        {
+        for (typed, meant) in [
+            ("comand", "command"),
+            ("comands", "command"),
+            ("commands", "command"),
+            ("configs", "config"),
+            ("Config", "config"),
+        ] {
             let said = message(json!({typed: "a"}));
             assert!(said.ends_with(&format!("`{typed}` is not known: did you mean `{meant}`?")), "{said}");
         }
         assert!(!message(json!({"note": "a"})).contains("did you mean"));
-        assert!(message(json!({"command": "a", "credential": {"ref": "x"}})).contains("give username and password"));
+        assert!(
+            message(json!({"command": "a", "credential": {"ref": "x"}}))
+                .contains("give username and password")
+        );
         assert!(message(json!({"config": {"vlan": 1}})).contains("`rendering` should be set"));
         assert!(message(json!({"command": "a", "detach": true})).contains("not available"));
         assert!(message(json!({"command": "a", "ttl": 0})).contains("greater than or equal to 1"));

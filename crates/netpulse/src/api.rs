@@ -35,8 +35,9 @@ impl Api {
             builder = builder.key_name(name);
         }
         if let Some(path) = &global.ca {
-            let pem = std::fs::read(path)
-                .map_err(|e| Failure::usage(format!("the CA certificate `{}` cannot be read: {e}", path.display())))?;
+            let pem = std::fs::read(path).map_err(|e| {
+                Failure::usage(format!("the CA certificate `{}` cannot be read: {e}", path.display()))
+            })?;
             builder = builder.ca(pem);
         }
         Ok(Self { client: builder.build().map_err(told)?, profile })
@@ -103,7 +104,11 @@ impl Api {
     }
 
     /// Cancels what waits in a queue or for a host; comes with their ids.
-    pub async fn cancel_waiting(&self, queue: Option<&str>, host: Option<&str>) -> Result<Vec<String>, Failure> {
+    pub async fn cancel_waiting(
+        &self,
+        queue: Option<&str>,
+        host: Option<&str>,
+    ) -> Result<Vec<String>, Failure> {
         let ids = self.client.cancel_waiting(queue, host).await.map_err(told)?;
         Ok(ids.iter().map(ToString::to_string).collect())
     }
@@ -170,7 +175,8 @@ fn json(value: &impl Serialize) -> Result<Value, Failure> {
 
 /// Our JSON as the client's body; what does not fit is a flag's fault.
 fn typed<T: DeserializeOwned>(body: &Value) -> Result<T, Failure> {
-    serde_json::from_value(body.clone()).map_err(|e| Failure::usage(format!("the request cannot be made: {e}")))
+    serde_json::from_value(body.clone())
+        .map_err(|e| Failure::usage(format!("the request cannot be made: {e}")))
 }
 
 /// A client's error in the words and with the exit code of the command line.
@@ -183,7 +189,9 @@ fn told(error: ClientError) -> Failure {
         ClientError::Refused(_) => Failure::new(Exit::Denied, "api_key_refused", what)
             .hint("--api-key, NETPULSE_API_KEY or the profile's api_key must be the server's server.api_key"),
         ClientError::Answered { status: 404, .. } => Failure::new(Exit::NotFound, "not_found", what),
-        ClientError::Answered { status: 400, ref sentence, .. } if sentence.starts_with("Unsupported driver") => {
+        ClientError::Answered { status: 400, ref sentence, .. }
+            if sentence.starts_with("Unsupported driver") =>
+        {
             Failure::new(Exit::Usage, "unsupported_driver", what)
                 .hint(format!("this version has the drivers {}", crate::payload::DRIVERS.join(" and ")))
         }
@@ -220,11 +228,21 @@ mod tests {
         ] {
             assert_eq!(told(error.clone()).exit, exit, "{error}");
         }
-        let driver =
-            ClientError::Answered { status: 400, sentence: "Unsupported driver: napalm".into(), retry_after: None };
+        let driver = ClientError::Answered {
+            status: 400,
+            sentence: "Unsupported driver: napalm".into(),
+            retry_after: None,
+        };
         let driver = told(driver);
-        assert_eq!((driver.exit, driver.hint.unwrap().ends_with("netmiko and paramiko")), (Exit::Usage, true));
-        let busy = ClientError::Answered { status: 429, sentence: "full".into(), retry_after: Some(Duration::from_secs(7)) };
+        assert_eq!(
+            (driver.exit, driver.hint.unwrap().ends_with("netmiko and paramiko")),
+            (Exit::Usage, true)
+        );
+        let busy = ClientError::Answered {
+            status: 429,
+            sentence: "full".into(),
+            retry_after: Some(Duration::from_secs(7)),
+        };
         assert_eq!(told(busy).hint.unwrap(), "try again in 7 s");
     }
 }

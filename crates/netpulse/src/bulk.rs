@@ -59,7 +59,13 @@ pub struct BulkArgs {
     #[arg(long, help_heading = "Asking, waiting, writing")]
     no_wait: bool,
     /// Seconds to wait for all ends
-    #[arg(short, long, default_value_t = 300, value_name = "SECONDS", help_heading = "Asking, waiting, writing")]
+    #[arg(
+        short,
+        long,
+        default_value_t = 300,
+        value_name = "SECONDS",
+        help_heading = "Asking, waiting, writing"
+    )]
     timeout: u64,
     /// Write the results to a file, CSV or JSON by its ending [default name: result_<time>.csv]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", help_heading = "Asking, waiting, writing")]

@@ -78,13 +78,7 @@ const VENDORS: &[Vendor] = &[
         look: "display current-configuration",
         then: "shown by NetPulse",
     },
-    Vendor {
-        platform: "linux",
-        ask: "uname -a",
-        change: &[],
-        look: "uname -a",
-        then: "Linux",
-    },
+    Vendor { platform: "linux", ask: "uname -a", change: &[], look: "uname -a", then: "Linux" },
 ];
 
 /// The devices' enable secret.
@@ -153,9 +147,9 @@ fn start_devices() -> Result<Vec<Shown>, Failure> {
             .map_err(|e| Failure::local(format!("the simulated devices did not start: {e}")))?;
         let running = std::sync::Arc::new(running);
         for device in running.devices() {
-            let address = device
-                .ssh
-                .ok_or_else(|| Failure::new(Exit::Refused, "internal", "a simulated device has no SSH port"))?;
+            let address = device.ssh.ok_or_else(|| {
+                Failure::new(Exit::Refused, "internal", "a simulated device has no SSH port")
+            })?;
             devices.push(Shown { vendor, address, _running: std::sync::Arc::clone(&running) });
         }
     }
@@ -195,7 +189,8 @@ async fn acts(url: &str, key: &str, devices: &[Shown], ui: &Ui) -> Result<bool, 
     let changed: Vec<&Shown> = devices.iter().filter(|d| !d.vendor.change.is_empty()).collect();
     let lines = changed.iter().map(|d| entry(d, "config", json!(d.vendor.change))).collect();
     let (jobs, took) = bulk(&client, body(lines, true)).await?;
-    let named = jobs.iter().zip(&changed).all(|(job, _)| job.result.as_ref().is_some_and(|r| r.outcome.is_some()));
+    let named =
+        jobs.iter().zip(&changed).all(|(job, _)| job.result.as_ref().is_some_and(|r| r.outcome.is_some()));
     right &= named && table(ui, &changed, &jobs, |job| plain(&json!(job.command)));
     ui.toned(&format!("{} jobs in {}, over the sessions kept", jobs.len(), seconds(took)), Tone::Dim);
 
@@ -216,14 +211,19 @@ async fn acts(url: &str, key: &str, devices: &[Shown], ui: &Ui) -> Result<bool, 
 }
 
 async fn bulk(client: &Client, body: Value) -> Result<(Vec<JobInResponse>, f64), Failure> {
-    let body = serde_json::from_value(body).map_err(|e| Failure::new(Exit::Refused, "internal", e.to_string()))?;
+    let body =
+        serde_json::from_value(body).map_err(|e| Failure::new(Exit::Refused, "internal", e.to_string()))?;
     let began = Instant::now();
     let BulkResponse { succeeded, failed } = client
         .bulk(&body, &Options::wait(Duration::from_secs(60)))
         .await
         .map_err(|e| Failure::new(Exit::Refused, "server", e.to_string()))?;
     if let Some(failure) = failed.first() {
-        return Err(Failure::new(Exit::JobFailed, "rejected", format!("{}: {}", failure.host, failure.reason)));
+        return Err(Failure::new(
+            Exit::JobFailed,
+            "rejected",
+            format!("{}: {}", failure.host, failure.reason),
+        ));
     }
     Ok((succeeded, began.elapsed().as_secs_f64()))
 }

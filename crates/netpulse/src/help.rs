@@ -32,7 +32,10 @@ fn page() -> String {
         out.push_str(&format!("| {number} | {meaning} |\n"));
     }
     let mut command = Cli::command().term_width(100);
-    out.push_str(&format!("\n## netpulse\n\n```text\n{}\n```\n", command.render_long_help().to_string().trim_end()));
+    out.push_str(&format!(
+        "\n## netpulse\n\n```text\n{}\n```\n",
+        command.render_long_help().to_string().trim_end()
+    ));
     command.build();
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         let text = sub.clone().term_width(100).render_help().to_string();

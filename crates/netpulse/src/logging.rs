@@ -205,14 +205,18 @@ mod tests {
         let line = logged(false);
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{time}");
-        let end = "logging::tests [job id=\"6c0e\" device=\"sw1\"] login failed password=\"******\" attempt=2\n";
+        let end =
+            "logging::tests [job id=\"6c0e\" device=\"sw1\"] login failed password=\"******\" attempt=2\n";
         assert!(rest.starts_with("WARN  netpulse") && rest.ends_with(end), "{rest}");
     }
 
     #[test]
     fn json_lines_are_json_with_the_job() {
         let line: serde_json::Value = serde_json::from_str(&logged(true)).unwrap();
-        assert_eq!((&line["level"], &line["message"], &line["password"]), (&"WARN".into(), &"login failed".into(), &"******".into()));
+        assert_eq!(
+            (&line["level"], &line["message"], &line["password"]),
+            (&"WARN".into(), &"login failed".into(), &"******".into())
+        );
         assert_eq!((&line["span"]["name"], &line["span"]["id"]), (&"job".into(), &"6c0e".into()));
     }
 

@@ -153,9 +153,12 @@ impl JobArgs {
         let texts = self.commands.iter().chain(&self.command).chain(&self.config);
         let more = [&self.driver_args, &self.render_context, &self.render_template, &self.parse_template];
         let more = more.into_iter().chain([&login.connection_args]).flatten();
-        let readers = texts.chain(more).filter(|text| *text == "@-").count() + usize::from(login.password_stdin);
+        let readers =
+            texts.chain(more).filter(|text| *text == "@-").count() + usize::from(login.password_stdin);
         if readers > 1 {
-            return Err(Failure::usage("standard input is asked for twice: only one of @- and --password-stdin can have it"));
+            return Err(Failure::usage(
+                "standard input is asked for twice: only one of @- and --password-stdin can have it",
+            ));
         }
         Ok(())
     }

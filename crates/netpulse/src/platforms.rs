@@ -77,7 +77,10 @@ pub fn run(args: &PlatformsArgs, ui: &Ui) -> Outcome {
         .collect();
     ui.table(&["PLATFORM", "VERIFIED", "REACHED BY", "ALSO CALLED", "DESCRIPTION"], rows);
     let names: usize = platforms.iter().map(|platform| registry.names_of(platform).len()).sum();
-    ui.note(&format!("{count} platform{}, {names} names; each takes _ssh and, where it is reached by it, _telnet", if count == 1 { "" } else { "s" }));
+    ui.note(&format!(
+        "{count} platform{}, {names} names; each takes _ssh and, where it is reached by it, _telnet",
+        if count == 1 { "" } else { "s" }
+    ));
     Ok(Exit::Ok)
 }
 

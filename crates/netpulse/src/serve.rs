@@ -52,7 +52,11 @@ impl ServeArgs {
             }
         }
         let (config, warnings) = Config::load(options).map_err(|ConfigErrors(problems)| {
-            let count = if problems.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", problems.len()) };
+            let count = if problems.len() == 1 {
+                "a mistake".to_owned()
+            } else {
+                format!("{} mistakes", problems.len())
+            };
             Failure::new(Exit::Usage, "bad_config", format!("the configuration has {count}"))
                 .details(problems.iter().map(ToString::to_string).collect())
                 .hint("`netpulse config reference` prints every key with its default")

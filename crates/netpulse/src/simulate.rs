@@ -130,7 +130,8 @@ pub fn run(args: SimulateArgs, ui: &Ui) -> Outcome {
 }
 
 fn list(args: &SimulateArgs, ui: &Ui) -> Outcome {
-    let wrong = |error: netpulse_simulator::PersonaError| Failure::new(Exit::Usage, "bad_persona", error.to_string());
+    let wrong =
+        |error: netpulse_simulator::PersonaError| Failure::new(Exit::Usage, "bad_persona", error.to_string());
     let library = match &args.personas {
         Some(folder) => Library::with_folder(folder).map_err(wrong)?,
         None => Library::embedded(),
@@ -158,15 +159,27 @@ fn tell(running: &Running, users: &[(String, String)], enable: &str, ui: &Ui) ->
         .iter()
         .take(SHOWN)
         .map(|device| {
-            vec![Text::from(device.persona.spec.name.as_str()), shown(device.ssh).into(), shown(device.telnet).into()]
+            vec![
+                Text::from(device.persona.spec.name.as_str()),
+                shown(device.ssh).into(),
+                shown(device.telnet).into(),
+            ]
         })
         .collect();
     ui.table(&["PLATFORM", "SSH", "TELNET"], rows);
     if devices.len() > SHOWN {
-        ui.line(&format!("and {} more, up to {}", devices.len() - SHOWN, devices.last().map(|d| shown(d.ssh.or(d.telnet))).unwrap_or_default()));
+        ui.line(&format!(
+            "and {} more, up to {}",
+            devices.len() - SHOWN,
+            devices.last().map(|d| shown(d.ssh.or(d.telnet))).unwrap_or_default()
+        ));
     }
     let users: Vec<String> = users.iter().map(|(name, password)| format!("{name} / {password}")).collect();
     let secret = if enable.is_empty() { String::new() } else { format!(", enable secret {enable}") };
-    ui.note(&format!("{} device(s) up; log in as {}{secret}. Ctrl-C ends.", devices.len(), users.join(" or ")));
+    ui.note(&format!(
+        "{} device(s) up; log in as {}{secret}. Ctrl-C ends.",
+        devices.len(),
+        users.join(" or ")
+    ));
     Ok(())
 }

@@ -79,7 +79,13 @@ impl Ui {
         let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { format, out_is_terminal: out, err_is_terminal: err, out_color: out && wanted, err_color: err && wanted }
+        Self {
+            format,
+            out_is_terminal: out,
+            err_is_terminal: err,
+            out_color: out && wanted,
+            err_color: err && wanted,
+        }
     }
 
     /// Whether a person can be asked.
@@ -136,7 +142,8 @@ impl Ui {
 
     /// A document for programs, in the wanted format; JSON where a table was wanted.
     pub fn document(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let broken = |error: String| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {error}"));
+        let broken =
+            |error: String| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {error}"));
         let text = match self.format {
             Format::Yaml => yaml_serde::to_string(value).map_err(|e| broken(e.to_string()))?,
             Format::Json | Format::Table => {
@@ -155,8 +162,9 @@ impl Ui {
                 self.document(value)
             }
             Format::Json | Format::Table => {
-                let text = serde_json::to_string(value)
-                    .map_err(|e| Failure::new(Exit::Refused, "internal", format!("cannot be printed: {e}")))?;
+                let text = serde_json::to_string(value).map_err(|e| {
+                    Failure::new(Exit::Refused, "internal", format!("cannot be printed: {e}"))
+                })?;
                 self.line(&text);
                 Ok(())
             }
@@ -338,6 +346,9 @@ mod tests {
     fn texts_are_cut_by_characters() {
         assert_eq!(short("show  ip\nroute", 40), "show ip route");
         assert_eq!(short("ääääää", 4), "äää…");
-        assert_eq!((seconds(0.0123), seconds(75.2), seconds(600.0)), ("12 ms".into(), "75.2 s".into(), "10 min".into()));
+        assert_eq!(
+            (seconds(0.0123), seconds(75.2), seconds(600.0)),
+            ("12 ms".into(), "75.2 s".into(), "10 min".into())
+        );
     }
 }

@@ -576,7 +576,11 @@ fn templates_render_and_parse_without_a_server() {
     let said = server.run(&["render", "--template", "@vlan.j2", "--data", "@site.yaml"]);
     assert_eq!((said.code, said.out.as_str()), (0, "vlan 30\n name printers\n"), "{}", said.err);
     let said = server.run(&["render", "--template", "a\n{% for %}", "--data", "{}"]);
-    assert!(said.code == 2 && said.err.contains("line 2") && said.err.contains("(template_syntax)"), "{}", said.err);
+    assert!(
+        said.code == 2 && said.err.contains("line 2") && said.err.contains("(template_syntax)"),
+        "{}",
+        said.err
+    );
     server.file("v.textfsm", "Value V (\\S+)\n\nStart\n  ^Version ${V} -> Record\n");
     server.file("out.txt", "Version 9.9\nVersion 9.10\n");
     let args = ["parse", "--template", "@v.textfsm", "--data", "@out.txt"];
@@ -590,7 +594,15 @@ fn templates_render_and_parse_without_a_server() {
     assert!(said.code == 2 && said.err.contains("`nowhere.txt` cannot be read"), "{}", said.err);
     let said = server.run(&["parse", "out.txt"]);
     assert!(said.code == 2 && !said.err.contains("--api-key"), "{}", said.err);
-    let said = server.run(&["parse", "--platform", "cisco_ios", "--command", "show version", "--ntc-dir", "/nowhere"]);
+    let said = server.run(&[
+        "parse",
+        "--platform",
+        "cisco_ios",
+        "--command",
+        "show version",
+        "--ntc-dir",
+        "/nowhere",
+    ]);
     assert!(said.code == 2 && said.err.contains("/nowhere"), "{}", said.err);
 }
 
@@ -598,28 +610,48 @@ fn templates_render_and_parse_without_a_server() {
 fn platforms_are_listed_and_found() {
     let server = server();
     let said = server.run(&["platforms"]);
-    assert!(said.code == 0 && said.out.contains("juniper_junos") && said.err.contains(" platforms, "), "{}", said.err);
+    assert!(
+        said.code == 0 && said.out.contains("juniper_junos") && said.err.contains(" platforms, "),
+        "{}",
+        said.err
+    );
     let said = server.run(&["platforms", "junos", "-o", "json"]);
-    assert!(said.json()[0]["names"].as_array().unwrap().contains(&json!("juniper_junos_telnet")), "{}", said.out);
+    assert!(
+        said.json()[0]["names"].as_array().unwrap().contains(&json!("juniper_junos_telnet")),
+        "{}",
+        said.out
+    );
     assert_eq!(server.run(&["platforms", "no-such-thing"]).code, 6);
     std::fs::create_dir(server.folder.path().join("own")).unwrap();
     server.file("own/acme.yaml", "name: acme\nnmae: x\n");
     let said = server.run(&["platforms", "--dir", "own"]);
     assert!(said.code == 2 && said.err.contains("acme.yaml"), "{}", said.err);
-    let said: Said =
-        server.command(&["config", "check"]).env("NETPULSE_PLATFORM__DIR", "own").env("NETPULSE_SERVER__API_KEY", KEY).output().unwrap().into();
+    let said: Said = server
+        .command(&["config", "check"])
+        .env("NETPULSE_PLATFORM__DIR", "own")
+        .env("NETPULSE_SERVER__API_KEY", KEY)
+        .output()
+        .unwrap()
+        .into();
     assert!(
-        said.code == 2 && said.err.contains("NETPULSE_PLATFORM__DIR: platform.dir: platform file own/acme.yaml line 2"),
+        said.code == 2
+            && said.err.contains("NETPULSE_PLATFORM__DIR: platform.dir: platform file own/acme.yaml line 2"),
         "{}",
         said.err
     );
-    server.file("own/acme.yaml", "name: acme\ndescription: Acme\nverified: facts\nprompt: { exec: '^x>$' }\n");
-    let said: Said = server.command(&["platforms", "acme"]).env("NETPULSE_PLATFORM__DIR", "own").output().unwrap().into();
+    server
+        .file("own/acme.yaml", "name: acme\ndescription: Acme\nverified: facts\nprompt: { exec: '^x>$' }\n");
+    let said: Said =
+        server.command(&["platforms", "acme"]).env("NETPULSE_PLATFORM__DIR", "own").output().unwrap().into();
     assert!(said.code == 0 && said.out.contains("acme"), "{}", said.err);
     let said = server.run(&["platforms", "cisco_ios_telnet", "-o", "json"]);
     assert_eq!((said.code, said.json()[0]["name"].clone()), (0, json!("cisco_ios")), "{}", said.err);
     let said = server.run(&["platforms", "cisco_iso"]);
-    assert!(said.code == 6 && said.err.contains("did you mean") && said.err.contains("cisco_ios"), "{}", said.err);
+    assert!(
+        said.code == 6 && said.err.contains("did you mean") && said.err.contains("cisco_ios"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -627,7 +659,18 @@ fn devices_are_simulated_until_interrupted() {
     use std::io::BufRead;
     let server = server();
     let mut child = server
-        .command(&["simulate", "--devices", "3", "--ports", "--bind", "127.0.0.1", "--port", "0", "-o", "json"])
+        .command(&[
+            "simulate",
+            "--devices",
+            "3",
+            "--ports",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "-o",
+            "json",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

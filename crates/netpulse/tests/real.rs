@@ -13,7 +13,8 @@ use netpulse_model::event::What;
 use netpulse_model::request::Strategy;
 use netpulse_model::result::ResultType;
 use netpulse_model::{
-    ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, FieldError, JobResult, JobStatus,
+    ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, FieldError,
+    JobResult, JobStatus,
 };
 use netpulse_plugin::{Driver, DriverSession, Drivers};
 use netpulse_queue::{Completion, Embedded, Options, Queue};
@@ -36,7 +37,8 @@ impl Driver for Checks {
     }
 
     fn device(&self, args: &ConnectionArgs) -> Result<DeviceKey, FieldError> {
-        let host = args.host().ok_or_else(|| FieldError::new(&["connection_args", "host"], "Field required"))?;
+        let host =
+            args.host().ok_or_else(|| FieldError::new(&["connection_args", "host"], "Field required"))?;
         Ok(DeviceKey::new(host, args.port().unwrap_or(22), 22))
     }
 
@@ -116,14 +118,17 @@ async fn work(queue: Arc<Embedded>, shutdown: CancellationToken) {
                 } else {
                     ExecutionResult::ok(command, format!("{command} on {host}"))
                 };
-                queue.progress(&claim.token, What::Line {
-                    index,
-                    total: lines.len(),
-                    command: command.clone(),
-                    stdout: result.stdout.clone(),
-                    stderr: result.stderr.clone(),
-                    exit_status: result.exit_status,
-                });
+                queue.progress(
+                    &claim.token,
+                    What::Line {
+                        index,
+                        total: lines.len(),
+                        command: command.clone(),
+                        stdout: result.stdout.clone(),
+                        stderr: result.stderr.clone(),
+                        exit_status: result.exit_status,
+                    },
+                );
                 results.push(result);
             }
             let bad = results.iter().any(|result| result.exit_status != 0);
@@ -163,10 +168,12 @@ impl World {
 #[test]
 fn a_job_goes_all_the_way_and_is_found_again() {
     let world = world(true);
-    let (code, out, err) = world.run(&["exec", "--driver", "paramiko", "--host", "srv1", "-c", "uptime", "-c", "df -h"]);
+    let (code, out, err) =
+        world.run(&["exec", "--driver", "paramiko", "--host", "srv1", "-c", "uptime", "-c", "df -h"]);
     assert_eq!((code, out.as_str()), (0, "uptime on srv1\ndf -h on srv1\n"), "{err}");
     assert!(err.contains("[2/2] df -h") && err.contains("finished in"), "{err}");
-    let (code, out, err) = world.run(&["exec", "--driver", "paramiko", "--host", "bad1", "-c", "a", "-c", "b"]);
+    let (code, out, err) =
+        world.run(&["exec", "--driver", "paramiko", "--host", "bad1", "-c", "a", "-c", "b"]);
     assert_eq!((code, out.as_str()), (1, "a on bad1\n"), "{err}");
     assert!(err.contains("(line_rejected)"), "{err}");
     let (code, out, _) = world.run(&["jobs", "-o", "json"]);
@@ -178,7 +185,10 @@ fn a_job_goes_all_the_way_and_is_found_again() {
     let id = jobs[1]["id"].as_str().unwrap();
     let (code, out, err) = world.run(&["watch", id]);
     assert_eq!(code, 0, "{err}");
-    assert!(out.contains("queued") && out.contains("uptime on srv1") && out.trim_end().ends_with("finished"), "{out}");
+    assert!(
+        out.contains("queued") && out.contains("uptime on srv1") && out.trim_end().ends_with("finished"),
+        "{out}"
+    );
     let (code, out, _) = world.run(&["job", id]);
     assert_eq!((code, out.as_str()), (0, "uptime on srv1\ndf -h on srv1\n"));
 }
@@ -187,7 +197,8 @@ fn a_job_goes_all_the_way_and_is_found_again() {
 fn long_answers_are_printed_whole() {
     let world = world(true);
     let long = "x".repeat(100_000);
-    let (code, out, err) = world.run(&["exec", "--driver", "paramiko", "--host", "s", "-c", "a", "-c", &long, "-c", "b"]);
+    let (code, out, err) =
+        world.run(&["exec", "--driver", "paramiko", "--host", "s", "-c", "a", "-c", &long, "-c", "b"]);
     assert_eq!((code, out), (0, format!("a on s\n{long} on s\nb on s\n")), "{err}");
 }
 
@@ -196,14 +207,16 @@ fn bulk_reaches_many_and_every_job_is_listed_over_pages() {
     let world = world(true);
     let hosts: Vec<Value> = (0..600).map(|n| json!({"host": format!("srv{n}")})).collect();
     std::fs::write(world.folder.path().join("d.json"), json!(hosts).to_string()).unwrap();
-    let (code, out, err) = world.run(&["bulk", "d.json", "--driver", "paramiko", "-c", "uptime", "--result", "r.csv"]);
+    let (code, out, err) =
+        world.run(&["bulk", "d.json", "--driver", "paramiko", "-c", "uptime", "--result", "r.csv"]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 601);
     assert!(out.contains("uptime on srv599") && err.contains("600 finished of 600 devices"), "{err}");
     let written = std::fs::read_to_string(world.folder.path().join("r.csv")).unwrap();
     assert_eq!(written.lines().count(), 601);
     let (_, out, _) = world.run(&["jobs", "--all", "-o", "json"]);
-    let mut ids: Vec<Value> = serde_json::from_str::<Vec<Value>>(&out).unwrap().iter().map(|j| j["id"].clone()).collect();
+    let mut ids: Vec<Value> =
+        serde_json::from_str::<Vec<Value>>(&out).unwrap().iter().map(|j| j["id"].clone()).collect();
     assert_eq!(ids.len(), 600);
     ids.sort_by_key(ToString::to_string);
     ids.dedup();
@@ -216,7 +229,8 @@ fn bulk_reaches_many_and_every_job_is_listed_over_pages() {
 fn waiting_jobs_tell_why_and_are_canceled() {
     let world = world(false);
     let queued = || {
-        let (code, out, err) = world.run(&["exec", "--driver", "paramiko", "--host", "h1", "-C", "x", "--no-wait"]);
+        let (code, out, err) =
+            world.run(&["exec", "--driver", "paramiko", "--host", "h1", "-C", "x", "--no-wait"]);
         assert_eq!(code, 0, "{err}");
         out.trim().to_owned()
     };

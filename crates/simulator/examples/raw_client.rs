@@ -16,12 +16,16 @@ use netpulse_simulator::{JournalOptions, Plan, Simulator};
 /// Resident memory of this process in KiB, from the kernel.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    text.lines().find_map(|l| l.strip_prefix("VmRSS:")).and_then(|l| l.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .and_then(|l| l.trim().split(' ').next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (mut devices, mut persona, mut command, mut targets) = (1_000u32, "cisco_ios".to_owned(), "show clock".to_owned(), Vec::new());
+    let (mut devices, mut persona, mut command, mut targets) =
+        (1_000u32, "cisco_ios".to_owned(), "show clock".to_owned(), Vec::new());
     let (mut serve, mut first) = (None, None::<u16>);
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
@@ -38,17 +42,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(first) = first {
         let ports = (0..u16::try_from(devices)?).map(|i| first.checked_add(i).ok_or("ports past 65535"));
-        targets = ports.map(|p| Ok::<_, &str>(SocketAddr::from(([127, 0, 0, 1], p?)))).collect::<Result<_, _>>()?;
+        targets =
+            ports.map(|p| Ok::<_, &str>(SocketAddr::from(([127, 0, 0, 1], p?)))).collect::<Result<_, _>>()?;
     }
     let start = Instant::now();
     let running = if targets.is_empty() {
-        let plan = Plan { ssh_port: Some(serve.unwrap_or(0)), journal: JournalOptions { off: true, ..JournalOptions::default() }, personas: persona.split(',').map(str::to_owned).collect(), ..Plan::of(&persona, devices) };
+        let plan = Plan {
+            ssh_port: Some(serve.unwrap_or(0)),
+            journal: JournalOptions { off: true, ..JournalOptions::default() },
+            personas: persona.split(',').map(str::to_owned).collect(),
+            ..Plan::of(&persona, devices)
+        };
         Some(Simulator::start(plan)?)
     } else {
         None
     };
     if let Some(running) = &running {
-        println!("{devices} devices listening after {} ms, {} KiB resident", start.elapsed().as_millis(), resident());
+        println!(
+            "{devices} devices listening after {} ms, {} KiB resident",
+            start.elapsed().as_millis(),
+            resident()
+        );
         if serve.is_some() {
             std::future::pending::<()>().await;
         }
@@ -64,7 +78,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             sessions.push(RawSession::open(*target, &options).await?);
         }
         let ends = if running.is_some() { "both ends together" } else { "this end" };
-        println!("{some} idle sessions: {} KiB each, {ends}", resident().saturating_sub(before) / some as u64);
+        println!(
+            "{some} idle sessions: {} KiB each, {ends}",
+            resident().saturating_sub(before) / some as u64
+        );
         if running.is_none() {
             tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         }

@@ -45,7 +45,9 @@ impl Vty {
 
     /// Out of every configuration mode.
     pub(crate) fn leave_config(&mut self) {
-        if let Some(at) = self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config)) {
+        if let Some(at) =
+            self.stack.iter().position(|f| self.persona.modes.get(f.mode).is_some_and(|m| m.spec.config))
+        {
             self.stack.truncate(at.max(1));
         }
     }
@@ -113,7 +115,13 @@ impl Vty {
                 out.ops = vec![Op::Cut];
             } else if has(&f.drop_mid_answer) && device.may_drop(f) {
                 fault = "drop_mid_answer";
-                let bytes: Vec<u8> = out.ops.iter().filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None }).flatten().copied().collect();
+                let bytes: Vec<u8> = out
+                    .ops
+                    .iter()
+                    .filter_map(|o| if let Op::Out(b) = o { Some(b.as_slice()) } else { None })
+                    .flatten()
+                    .copied()
+                    .collect();
                 out.ops = vec![Op::Out(bytes[..bytes.len() / 2].to_vec()), Op::Cut];
             } else if f.drop_after_lines > 0 && self.lines >= f.drop_after_lines && device.may_drop(f) {
                 fault = "drop_after_lines";
@@ -210,24 +218,39 @@ impl Vty {
                         match target {
                             Target::Command(n) if self.holds(*n) => return Found::Command(*n, args),
                             Target::Command(_) => {}
-                            Target::Section(n) => return Found::Section(*n, number, self.respell(pattern.spell(&words, abbreviate), line)),
-                            Target::Word => return Found::Word(number, self.respell(pattern.spell(&words, abbreviate), line)),
+                            Target::Section(n) => {
+                                return Found::Section(
+                                    *n,
+                                    number,
+                                    self.respell(pattern.spell(&words, abbreviate), line),
+                                );
+                            }
+                            Target::Word => {
+                                return Found::Word(
+                                    number,
+                                    self.respell(pattern.spell(&words, abbreviate), line),
+                                );
+                            }
                         }
                     }
                     wrong = wrong.or(Some(Verdict::Invalid(0)));
                 }
-                verdict => wrong = Some(match (wrong, verdict) {
-                    (None, v) => v,
-                    (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
-                    (Some(Verdict::Invalid(_)), v) => v,
-                    (Some(v), _) => v,
-                }),
+                verdict => {
+                    wrong = Some(match (wrong, verdict) {
+                        (None, v) => v,
+                        (Some(Verdict::Invalid(a)), Verdict::Invalid(b)) => Verdict::Invalid(a.max(b)),
+                        (Some(Verdict::Invalid(_)), v) => v,
+                        (Some(v), _) => v,
+                    })
+                }
             }
             if mode.spec.config && !negate.is_empty() && words.len() > 1 && words[0] == negate {
                 let rest = &words[1..];
-                let mut fits = mode.entries.iter().filter(|(_, t)| !matches!(t, Target::Command(_))).filter(|(p, _)| {
-                    !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_))
-                });
+                let mut fits = mode
+                    .entries
+                    .iter()
+                    .filter(|(_, t)| !matches!(t, Target::Command(_)))
+                    .filter(|(p, _)| !matches!(p.fit(rest, abbreviate), crate::grammar::Fit::Off(_)));
                 if let Some((pattern, _)) = fits.next() {
                     return Found::Word(number, format!("{negate} {}", pattern.spell(rest, abbreviate)));
                 }
@@ -265,7 +288,9 @@ impl Vty {
             "inside" => self.stack.last().is_some_and(|f| f.seg.is_some()),
             "nested" => self.path().iter().filter(|p| p.starts_with("config ")).count() > 1,
             "settled" => self.device.state.lock().pending.is_none(),
-            other => other.split_once('=').is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
+            other => other
+                .split_once('=')
+                .is_some_and(|(name, value)| self.vars.get(name).map_or("", String::as_str) == value),
         })
     }
 
@@ -394,10 +419,17 @@ impl Vty {
             let body = rest.get(delimiter.len()..).unwrap_or("").to_owned();
             if rest.is_empty() || !body.contains(&delimiter) {
                 if !rest.is_empty() {
-                    self.say_line(reply, &format!("Enter TEXT message.  End with the character '{delimiter}'."));
+                    self.say_line(
+                        reply,
+                        &format!("Enter TEXT message.  End with the character '{delimiter}'."),
+                    );
                 }
                 let lines = if body.is_empty() { Vec::new() } else { vec![body] };
-                self.stage = Stage::Text { head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(), delimiter, lines };
+                self.stage = Stage::Text {
+                    head: format!("{} {delimiter}", head.join(" ")).trim_end_matches(" EOF").to_owned(),
+                    delimiter,
+                    lines,
+                };
                 return;
             }
         }
@@ -419,7 +451,10 @@ impl Vty {
             reply.push(Op::Wait(Duration::from_millis(command.takes_ms)));
         }
         if command.error {
-            self.events.push((Kind::Rejected, persona.spec.commands[number].patterns.first().cloned().unwrap_or_default()));
+            self.events.push((
+                Kind::Rejected,
+                persona.spec.commands[number].patterns.first().cloned().unwrap_or_default(),
+            ));
         }
         // The text first: `commit` shows what it was about to do, `exit` speaks in the old mode.
         let verbs = command.verbs.clone();
@@ -487,7 +522,15 @@ impl Vty {
     }
 
     /// An answer to a question.
-    pub(crate) fn answer(&mut self, text: &str, number: usize, at: usize, args: Vec<(String, String)>, tries: u32, reply: &mut Reply) {
+    pub(crate) fn answer(
+        &mut self,
+        text: &str,
+        number: usize,
+        at: usize,
+        args: Vec<(String, String)>,
+        tries: u32,
+        reply: &mut Reply,
+    ) {
         let device = self.device.clone();
         let _turn = device.turn.lock();
         let persona = self.persona.clone();
@@ -516,7 +559,10 @@ impl Vty {
             }
             go_on = true;
         }
-        let answer = ask.answers.iter().find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
+        let answer = ask
+            .answers
+            .iter()
+            .find(|a| persona.answers.get(&a.pattern).is_some_and(|r| r.is_match(text.trim())));
         if let Some(answer) = answer.filter(|a| !a.go_on) {
             match self.verbs(&answer.verbs, &args, reply) {
                 Flow::Failed(message) => self.say_line(reply, &message),
@@ -577,7 +623,10 @@ impl Vty {
     fn candidates(&self, typed: &str, depth: usize, partial: &str) -> Vec<String> {
         let Some(mode) = self.persona.modes.get(self.mode()) else { return Vec::new() };
         let before: Vec<&str> = typed.split_whitespace().take(depth).collect();
-        mode.entries.iter().filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate)).collect()
+        mode.entries
+            .iter()
+            .filter_map(|(p, _)| p.next_word(&before, partial, self.persona.spec.editor.abbreviate))
+            .collect()
     }
 
     /// What completes the last word typed, when only one word can.

@@ -54,7 +54,8 @@ impl Pattern {
         let tokens = text
             .split_whitespace()
             .map(|w| {
-                let inside = |open: char, close: char| w.strip_prefix(open).and_then(|w| w.strip_suffix(close));
+                let inside =
+                    |open: char, close: char| w.strip_prefix(open).and_then(|w| w.strip_suffix(close));
                 if let Some(name) = inside('<', '>') {
                     match name.strip_suffix("...") {
                         Some(name) => Token::Rest(name.to_owned()),
@@ -84,7 +85,10 @@ impl Pattern {
         for (at, word) in words.iter().enumerate() {
             match self.tokens.get(at) {
                 Some(Token::Word(any)) => {
-                    let full = any.iter().find(|w| w.eq_ignore_ascii_case(word)).or_else(|| any.iter().find(|w| abbreviate && starts(w, word)));
+                    let full = any
+                        .iter()
+                        .find(|w| w.eq_ignore_ascii_case(word))
+                        .or_else(|| any.iter().find(|w| abbreviate && starts(w, word)));
                     out.push(full.cloned().unwrap_or_else(|| (*word).to_owned()));
                 }
                 _ => out.push((*word).to_owned()),
@@ -157,14 +161,21 @@ impl Pattern {
 }
 
 fn starts(word: &str, typed: &str) -> bool {
-    !typed.is_empty() && word.len() >= typed.len() && word.is_char_boundary(typed.len()) && word[..typed.len()].eq_ignore_ascii_case(typed)
+    !typed.is_empty()
+        && word.len() >= typed.len()
+        && word.is_char_boundary(typed.len())
+        && word[..typed.len()].eq_ignore_ascii_case(typed)
 }
 
 /// A pattern that fits: number, pattern, rank, arguments.
 type Candidate<'a> = (usize, &'a Pattern, Vec<u8>, Vec<(String, String)>);
 
 /// Judges a line against all patterns of a mode.
-pub fn judge<'a>(patterns: impl Iterator<Item = &'a Pattern> + Clone, words: &[&str], abbreviate: bool) -> Verdict {
+pub fn judge<'a>(
+    patterns: impl Iterator<Item = &'a Pattern> + Clone,
+    words: &[&str],
+    abbreviate: bool,
+) -> Verdict {
     let mut best: Vec<Candidate<'_>> = Vec::new();
     let mut incomplete = false;
     let mut off = 0;
@@ -205,7 +216,15 @@ mod tests {
 
     #[test]
     fn abbreviations_resolve_as_on_ios() {
-        let all = ["show version", "show running-config [rest...]", "save", "enable", "end", "configure terminal", "show <what>"];
+        let all = [
+            "show version",
+            "show running-config [rest...]",
+            "save",
+            "enable",
+            "end",
+            "configure terminal",
+            "show <what>",
+        ];
         assert!(matches!(verdict(&all, "sh ver"), Verdict::Found(n, _) if n == [0]));
         assert!(matches!(verdict(&all, "show run"), Verdict::Found(n, _) if n == [1]));
         assert!(matches!(verdict(&all, "show nothing"), Verdict::Found(n, _) if n == [6]));

@@ -40,11 +40,23 @@ impl Vty {
             "seg_path" => self.path().join("/"),
             "seg_dash" => self.segment().replace(' ', "-"),
             "seg_arg" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
-            "seg_tight" => self.segment().split_once(' ').map_or("", |(_, rest)| rest).replacen(' ', "", 1).replace(' ', "-"),
+            "seg_tight" => self
+                .segment()
+                .split_once(' ')
+                .map_or("", |(_, rest)| rest)
+                .replacen(' ', "", 1)
+                .replace(' ', "-"),
             "seg_first" => self.segment().split(' ').nth(1).unwrap_or("").to_owned(),
             "seg_last" => crate::config::unquote(self.segment().rsplit(' ').next().unwrap_or("")),
-            "nokia_path" => self.path().iter().flat_map(|p| p.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>().join("/"),
-            "section" => shown().at(&[format!("config {}", args.first().map_or("", |a| a.1.as_str()))], rules.style).render(rules),
+            "nokia_path" => self
+                .path()
+                .iter()
+                .flat_map(|p| p.split(' ').map(str::to_owned).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+                .join("/"),
+            "section" => shown()
+                .at(&[format!("config {}", args.first().map_or("", |a| a.1.as_str()))], rules.style)
+                .render(rules),
             "seg_short" => short_interface(self.segment().split_once(' ').map_or("", |(_, rest)| rest)),
             "mark" => {
                 let dirty = if spec.mark.on == "unsaved" { device.unsaved() } else { self.dirty() };
@@ -84,7 +96,9 @@ impl Vty {
 
     fn uptime(&self) -> u64 {
         // As if it had been up for a while when the simulator started.
-        self.device.state.lock().started.elapsed().as_secs() + 60 * 60 * 24 * 17 + u64::from(self.device.index % 50) * 3_600
+        self.device.state.lock().started.elapsed().as_secs()
+            + 60 * 60 * 24 * 17
+            + u64::from(self.device.index % 50) * 3_600
     }
 
     fn segment(&self) -> &str {
@@ -106,7 +120,8 @@ impl Vty {
             } else if part == "display set" || (verb == "display" && what == "set") || part == "as set" {
                 let config = self.device.candidate_or_running(&self.private);
                 let rules = &self.persona.spec.config.rules;
-                if patterns.iter().any(|p| p.contains("config") || p.starts_with("show")) && self.in_config() {
+                if patterns.iter().any(|p| p.contains("config") || p.starts_with("show")) && self.in_config()
+                {
                     config.at(&self.path(), rules.style).render_set(rules)
                 } else {
                     self.device.state.lock().running.render_set(rules)
@@ -114,7 +129,10 @@ impl Vty {
             } else if is(&["include", "match", "grep"]) {
                 let what = what.trim_start_matches("-i ").to_owned();
                 let re = regex::Regex::new(&what).ok();
-                text.lines().filter(|l| re.as_ref().map_or_else(|| l.contains(&what), |r| r.is_match(l))).collect::<Vec<_>>().join("\n")
+                text.lines()
+                    .filter(|l| re.as_ref().map_or_else(|| l.contains(&what), |r| r.is_match(l)))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             } else if is(&["exclude", "except"]) {
                 text.lines().filter(|l| !hit(l)).collect::<Vec<_>>().join("\n")
             } else if is(&["begin", "find"]) {

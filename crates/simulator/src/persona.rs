@@ -130,7 +130,13 @@ pub struct Pager {
 
 impl Default for Pager {
     fn default() -> Self {
-        Pager { length: 24, prompt: " --More-- ".into(), erase: "\r          \r".into(), quit: "qQ\u{3}".into(), dump: String::new() }
+        Pager {
+            length: 24,
+            prompt: " --More-- ".into(),
+            erase: "\r          \r".into(),
+            quit: "qQ\u{3}".into(),
+            dump: String::new(),
+        }
     }
 }
 
@@ -440,7 +446,11 @@ impl Persona {
     ///
     /// # Errors
     /// What is wrong, with the place in the file where YAML tells it.
-    pub fn parse(name: &str, text: &str, like: &dyn Fn(&str) -> Option<String>) -> Result<Persona, PersonaError> {
+    pub fn parse(
+        name: &str,
+        text: &str,
+        like: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Persona, PersonaError> {
         let bad = |why: String| PersonaError::Bad { name: name.to_owned(), why };
         let mut value: yaml_serde::Value = yaml_serde::from_str(text).map_err(|e| bad(e.to_string()))?;
         let mut depth = 0;
@@ -462,7 +472,9 @@ impl Persona {
 
     fn build(spec: Spec) -> Result<Persona, String> {
         let names: Vec<String> = spec.modes.keys().cloned().collect();
-        let number = |name: &str| names.iter().position(|n| n == name).ok_or_else(|| format!("there is no mode '{name}'"));
+        let number = |name: &str| {
+            names.iter().position(|n| n == name).ok_or_else(|| format!("there is no mode '{name}'"))
+        };
         let start = number(&spec.start)?;
         let mut modes = Vec::new();
         for (name, mode) in &spec.modes {
@@ -480,13 +492,23 @@ impl Persona {
             for verb in command.verbs.iter().chain(answered) {
                 let word = verb.split(' ').next().unwrap_or("");
                 if !VERBS.contains(&word) {
-                    return Err(format!("command '{}' does '{word}', which is no verb; verbs are: {}", command.patterns[0], VERBS.join(", ")));
+                    return Err(format!(
+                        "command '{}' does '{word}', which is no verb; verbs are: {}",
+                        command.patterns[0],
+                        VERBS.join(", ")
+                    ));
                 }
             }
-            if let Some(when) = command.when.iter().find(|w| !WHEN.contains(&w.as_str()) && !w.contains('=')) {
-                return Err(format!("command '{}' holds when '{when}', which is no condition; there are: {}, variable=value", command.patterns[0], WHEN.join(", ")));
+            if let Some(when) = command.when.iter().find(|w| !WHEN.contains(&w.as_str()) && !w.contains('='))
+            {
+                return Err(format!(
+                    "command '{}' holds when '{when}', which is no condition; there are: {}, variable=value",
+                    command.patterns[0],
+                    WHEN.join(", ")
+                ));
             }
-            let wanted = if command.modes.is_empty() { vec!["@exec".to_owned()] } else { command.modes.clone() };
+            let wanted =
+                if command.modes.is_empty() { vec!["@exec".to_owned()] } else { command.modes.clone() };
             for name in &wanted {
                 if !name.starts_with('@') && name != "*" {
                     number(name)?;
@@ -500,7 +522,8 @@ impl Persona {
                     name => name == mode.name,
                 });
                 if here {
-                    mode.entries.extend(command.patterns.iter().map(|p| (Pattern::new(p), Target::Command(at))));
+                    mode.entries
+                        .extend(command.patterns.iter().map(|p| (Pattern::new(p), Target::Command(at))));
                 }
             }
         }
@@ -522,7 +545,9 @@ impl Persona {
             }
         }
         let compile = |list: &[Refuse]| -> Result<Vec<(Regex, String)>, String> {
-            list.iter().map(|r| Ok((Regex::new(&r.pattern).map_err(|e| e.to_string())?, r.message.clone()))).collect()
+            list.iter()
+                .map(|r| Ok((Regex::new(&r.pattern).map_err(|e| e.to_string())?, r.message.clone())))
+                .collect()
         };
         let mut answers = HashMap::new();
         for answer in spec.commands.iter().flat_map(|c| &c.ask).flat_map(|a| &a.answers) {
@@ -557,7 +582,9 @@ fn overlay(under: yaml_serde::Value, over: yaml_serde::Value) -> yaml_serde::Val
             for (key, value) in over {
                 let name = key.as_str().unwrap_or("").to_owned();
                 let merged = match (under.remove(&key), value) {
-                    (Some(Sequence(tail)), Sequence(mut head)) if name == "commands" || name == "sections" => {
+                    (Some(Sequence(tail)), Sequence(mut head))
+                        if name == "commands" || name == "sections" =>
+                    {
                         head.extend(tail);
                         Sequence(head)
                     }

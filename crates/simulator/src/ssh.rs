@@ -37,7 +37,11 @@ struct SshSink {
 
 impl Sink for SshSink {
     async fn send(&mut self, bytes: Vec<u8>, error: bool) -> bool {
-        if error { self.handle.extended_data(self.channel, 1, bytes).await.is_ok() } else { self.handle.data(self.channel, bytes).await.is_ok() }
+        if error {
+            self.handle.extended_data(self.channel, 1, bytes).await.is_ok()
+        } else {
+            self.handle.data(self.channel, bytes).await.is_ok()
+        }
     }
 
     async fn exit(&mut self, status: u32) {
@@ -79,7 +83,14 @@ impl SshConn {
     }
 
     /// Does what can be done on the spot; hands over to a task when something takes time.
-    fn act(&mut self, channel: ChannelId, mut vty: Box<Vty>, mut reply: Reply, input: &[u8], session: &mut Session) -> Result<(), russh::Error> {
+    fn act(
+        &mut self,
+        channel: ChannelId,
+        mut vty: Box<Vty>,
+        mut reply: Reply,
+        input: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         let split = vty.faults().map_or(0, |f| f.split);
         let mut left = input;
         loop {
@@ -124,22 +135,50 @@ impl Handler for SshConn {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        let good = self.guard.device.access.users.get(self.guard.device.plain_user(user)).is_some_and(|p| p == password);
+        let good = self
+            .guard
+            .device
+            .access
+            .users
+            .get(self.guard.device.plain_user(user))
+            .is_some_and(|p| p == password);
         Ok(self.check(user, good).await)
     }
 
-    async fn auth_keyboard_interactive<'a>(&'a mut self, user: &str, _submethods: &str, response: Option<Response<'a>>) -> Result<Auth, Self::Error> {
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
-            return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts: vec![("Password: ".into(), false)].into() });
+            return Ok(Auth::Partial {
+                name: "".into(),
+                instructions: "".into(),
+                prompts: vec![("Password: ".into(), false)].into(),
+            });
         };
         let given = response.next().map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-        let good = self.guard.device.access.users.get(self.guard.device.plain_user(user)).is_some_and(|p| *p == given);
+        let good = self
+            .guard
+            .device
+            .access
+            .users
+            .get(self.guard.device.plain_user(user))
+            .is_some_and(|p| *p == given);
         Ok(self.check(user, good).await)
     }
 
-    async fn auth_publickey(&mut self, user: &str, key: russh::server::VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: russh::server::VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
         let access = &self.guard.device.access;
-        let known = access.keys.iter().any(|k| PublicKey::from_openssh(k).is_ok_and(|k| k.key_data() == key.public_key.key_data()));
+        let known = access
+            .keys
+            .iter()
+            .any(|k| PublicKey::from_openssh(k).is_ok_and(|k| k.key_data() == key.public_key.key_data()));
         let good = access.users.contains_key(self.guard.device.plain_user(user)) && (access.any_key || known);
         Ok(self.check(user, good).await)
     }
@@ -149,7 +188,12 @@ impl Handler for SshConn {
         Ok((!banner.is_empty()).then(|| banner.clone()))
     }
 
-    async fn channel_open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, _session: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.channels.insert(channel.id(), Chan::New { pty: false, env: Vec::new() });
         reply.accept().await;
         Ok(())
@@ -172,7 +216,13 @@ impl Handler for SshConn {
         session.channel_success(channel)
     }
 
-    async fn env_request(&mut self, channel: ChannelId, name: &str, value: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         match self.channels.get_mut(&channel) {
             Some(Chan::New { env, .. }) if self.guard.device.persona.spec.shell => {
                 env.push((name.to_owned(), value.to_owned()));
@@ -195,7 +245,12 @@ impl Handler for SshConn {
         self.act(channel, vty, reply, &[], session)
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         let Some(Chan::New { pty, env }) = self.channels.remove(&channel) else {
             return session.channel_failure(channel);
         };
@@ -207,15 +262,33 @@ impl Handler for SshConn {
         self.act(channel, vty, reply, &[], session)
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, _name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_failure(channel)
     }
 
-    async fn window_change_request(&mut self, channel: ChannelId, _c: u32, _r: u32, _w: u32, _h: u32, session: &mut Session) -> Result<(), Self::Error> {
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        _c: u32,
+        _r: u32,
+        _w: u32,
+        _h: u32,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_success(channel)
     }
 
-    async fn data(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         match self.channels.remove(&channel) {
             Some(Chan::Here(mut vty)) => {
                 let mut reply = Reply::default();

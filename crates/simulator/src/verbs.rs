@@ -14,12 +14,37 @@ use crate::vty::{Frame, Op, Reply, Vty};
 
 /// Every verb there is, for checking personas when they are read.
 pub(crate) const VERBS: &[&str] = &[
-    "pop", "end", "logout", "save", "commit", "commit_check", "commit_confirmed", "confirm", "take_back", "discard", "rollback", "reload", "set",
-    "set_top", "delete", "delete_top", "line", "here", "remove", "edit", "up", "top", "end_block", "run",
+    "pop",
+    "end",
+    "logout",
+    "save",
+    "commit",
+    "commit_check",
+    "commit_confirmed",
+    "confirm",
+    "take_back",
+    "discard",
+    "rollback",
+    "reload",
+    "set",
+    "set_top",
+    "delete",
+    "delete_top",
+    "line",
+    "here",
+    "remove",
+    "edit",
+    "up",
+    "top",
+    "end_block",
+    "run",
 ];
 
 /// Every condition of `when:` lists, besides `variable=value`.
-pub(crate) const WHEN: &[&str] = &["dirty", "clean", "unsaved", "saved", "secret", "nosecret", "pending", "settled", "top", "inside", "nested"];
+pub(crate) const WHEN: &[&str] = &[
+    "dirty", "clean", "unsaved", "saved", "secret", "nosecret", "pending", "settled", "top", "inside",
+    "nested",
+];
 
 /// How the verbs of a command ended.
 pub(crate) enum Flow {
@@ -47,7 +72,12 @@ impl Vty {
     fn unknown_root(&mut self, path: &[String], rest: &str) -> Option<String> {
         let persona = self.persona.clone();
         let roots = &persona.spec.config.roots;
-        let mut all = path.iter().map(String::as_str).chain(std::iter::once(rest)).flat_map(str::split_whitespace).filter(|w| *w != "/");
+        let mut all = path
+            .iter()
+            .map(String::as_str)
+            .chain(std::iter::once(rest))
+            .flat_map(str::split_whitespace)
+            .filter(|w| *w != "/");
         let first = all.next().unwrap_or("").trim_start_matches('/');
         let known = roots.is_empty() || roots.iter().any(|r| r == first);
         if known && (!path.is_empty() || all.next().is_some()) {
@@ -108,7 +138,11 @@ impl Vty {
                 // 0 is the running configuration, 1 the one before the last commit.
                 let n: usize = rest.parse().unwrap_or(0);
                 let state = device.state.lock();
-                let to = if n == 0 { Some(state.running.clone()) } else { state.previous.iter().rev().nth(n - 1).cloned() };
+                let to = if n == 0 {
+                    Some(state.running.clone())
+                } else {
+                    state.previous.iter().rev().nth(n - 1).cloned()
+                };
                 drop(state);
                 match to {
                     Some(to) => self.change(|c| *c = Arc::unwrap_or_clone(to)),
@@ -202,7 +236,11 @@ impl Vty {
                     }
                 }
             }
-            other => tracing::error!(verb = other, persona = persona.spec.name, "the persona names a verb that there is not"),
+            other => tracing::error!(
+                verb = other,
+                persona = persona.spec.name,
+                "the persona names a verb that there is not"
+            ),
         }
         Flow::Done
     }

@@ -194,7 +194,8 @@ async fn the_prompt_turns_wrong() {
 
 #[tokio::test]
 async fn a_flood_ends_only_with_ctrl_c_and_a_hang_never() {
-    let running = with(Faults { flood_on: "show tech".into(), hang_on: "show version".into(), ..Faults::default() });
+    let running =
+        with(Faults { flood_on: "show tech".into(), hang_on: "show version".into(), ..Faults::default() });
     let mut s = shell(&running).await;
     s.send("show tech-support\r").await;
     let mut got = 0;

@@ -226,7 +226,11 @@ fn settled(running: &Running, change: &str) {
 
 #[tokio::test]
 async fn the_ios_like() {
-    for (persona, host, refusal) in [("cisco_xe", "cat0", "% Invalid input detected"), ("ruijie_os", "rg0", "% Invalid input detected"), ("zte_zxros", "zxr0", "%Error 20203")] {
+    for (persona, host, refusal) in [
+        ("cisco_xe", "cat0", "% Invalid input detected"),
+        ("ruijie_os", "rg0", "% Invalid input detected"),
+        ("zte_zxros", "zxr0", "%Error 20203"),
+    ] {
         let running = start(persona);
         let mut s = shell(&running).await;
         s.until(&format!("{host}>")).await;
@@ -241,54 +245,123 @@ async fn the_ios_like() {
         has(&s.line("write", "renamed#").await, "[OK]");
         settled(&running, "hostname renamed");
     }
-    let running = talk("dell_os10", "os10-0# ", &[
-        ("terminal length 0", "", "os10-0# "), ("show version", "OS10 Enterprise", "os10-0# "), ("configure terminal", "", "(config)# "),
-        ("nonsense", "% Error: Unrecognized command.", "(config)# "), ("interface ethernet1/1/2", "", "(conf-if-ethernet1/1/2)# "), ("description x", "", "# "),
-        ("end", "", "os10-0# "), ("copy running-configuration startup-configuration", "", "os10-0# "),
-    ]).await;
+    let running = talk(
+        "dell_os10",
+        "os10-0# ",
+        &[
+            ("terminal length 0", "", "os10-0# "),
+            ("show version", "OS10 Enterprise", "os10-0# "),
+            ("configure terminal", "", "(config)# "),
+            ("nonsense", "% Error: Unrecognized command.", "(config)# "),
+            ("interface ethernet1/1/2", "", "(conf-if-ethernet1/1/2)# "),
+            ("description x", "", "# "),
+            ("end", "", "os10-0# "),
+            ("copy running-configuration startup-configuration", "", "os10-0# "),
+        ],
+    )
+    .await;
     settled(&running, "description x");
-    let running = talk("frr", "frr0# ", &[
-        ("show version", "FRRouting 8.4.4", "frr0# "), ("configure terminal", "", "frr0(config)# "), ("nonsense", "% Unknown command: nonsense", "frr0(config)# "),
-        ("hostname f", "", "f(config)# "), ("end", "", "f# "), ("write memory", "[OK]", "f# "),
-    ]).await;
+    let running = talk(
+        "frr",
+        "frr0# ",
+        &[
+            ("show version", "FRRouting 8.4.4", "frr0# "),
+            ("configure terminal", "", "frr0(config)# "),
+            ("nonsense", "% Unknown command: nonsense", "frr0(config)# "),
+            ("hostname f", "", "f(config)# "),
+            ("end", "", "f# "),
+            ("write memory", "[OK]", "f# "),
+        ],
+    )
+    .await;
     settled(&running, "hostname f");
 }
 
 #[tokio::test]
 async fn cisco_xr_commits_or_asks() {
-    let running = talk("cisco_xr", "RP/0/RP0/CPU0:xr0#", &[
-        ("terminal length 0", "", "xr0#"), ("show version", "Version 7.5.2", "xr0#"), ("configure terminal", "", "xr0(config)#"),
-        ("nonsense", "% Invalid input", "xr0(config)#"), ("interface GigabitEthernet0/0/0/1", "", "xr0(config-if)#"), ("description x", "", "xr0(config-if)#"),
-        ("end", "Uncommitted changes found", "[cancel]:"), ("cancel", "", "xr0(config-if)#"), ("root", "", "xr0(config)#"),
-        ("commit", "", "xr0(config)#"), ("commit", "No configuration changes", "xr0(config)#"), ("hostname refuse-commit", "", "xr0(config)#"),
-        ("commit", "% Failed to commit", "xr0(config)#"), ("abort", "", "RP/0/RP0/CPU0:xr0#"),
-    ]).await;
+    let running = talk(
+        "cisco_xr",
+        "RP/0/RP0/CPU0:xr0#",
+        &[
+            ("terminal length 0", "", "xr0#"),
+            ("show version", "Version 7.5.2", "xr0#"),
+            ("configure terminal", "", "xr0(config)#"),
+            ("nonsense", "% Invalid input", "xr0(config)#"),
+            ("interface GigabitEthernet0/0/0/1", "", "xr0(config-if)#"),
+            ("description x", "", "xr0(config-if)#"),
+            ("end", "Uncommitted changes found", "[cancel]:"),
+            ("cancel", "", "xr0(config-if)#"),
+            ("root", "", "xr0(config)#"),
+            ("commit", "", "xr0(config)#"),
+            ("commit", "No configuration changes", "xr0(config)#"),
+            ("hostname refuse-commit", "", "xr0(config)#"),
+            ("commit", "% Failed to commit", "xr0(config)#"),
+            ("abort", "", "RP/0/RP0/CPU0:xr0#"),
+        ],
+    )
+    .await;
     settled(&running, "description x");
     assert_eq!(running.device(0).commits(), 1);
 }
 
 #[tokio::test]
 async fn cisco_asa_as_a_person_uses_it() {
-    let running = talk("cisco_asa", "asa0> ", &[
-        ("enable", "", "Password: "), ("enable", "", "asa0# "), ("terminal pager 0", "", "asa0# "), ("show version", "Version 9.16(4)", "asa0# "),
-        ("configure terminal", "", "asa0(config)# "), ("nonsense", "ERROR: % Invalid input", "asa0(config)# "), ("terminal width 511", "", "asa0(config)# "),
-        ("hostname fw", "", "fw(config)# "), ("end", "", "fw# "), ("write memory", "[OK]", "fw# "),
-    ]).await;
+    let running = talk(
+        "cisco_asa",
+        "asa0> ",
+        &[
+            ("enable", "", "Password: "),
+            ("enable", "", "asa0# "),
+            ("terminal pager 0", "", "asa0# "),
+            ("show version", "Version 9.16(4)", "asa0# "),
+            ("configure terminal", "", "asa0(config)# "),
+            ("nonsense", "ERROR: % Invalid input", "asa0(config)# "),
+            ("terminal width 511", "", "asa0(config)# "),
+            ("hostname fw", "", "fw(config)# "),
+            ("end", "", "fw# "),
+            ("write memory", "[OK]", "fw# "),
+        ],
+    )
+    .await;
     settled(&running, "hostname fw");
 }
 
 #[tokio::test]
 async fn the_vrp_like() {
-    let running = talk("huawei_vrpv8", "<ce0>", &[
-        ("screen-length 0 temporary", "", "<ce0>"), ("display version", "8.180", "<ce0>"), ("system-view", "", "[~ce0]"), ("nonsense", "Unrecognized command", "[~ce0]"),
-        ("sysname core", "", "[*ce0]"), ("return", "Uncommitted", "C(cancel)]:"), ("c", "", "[*ce0]"), ("commit", "", "[~core]"), ("return", "", "<core>"),
-        ("save", "", "[Y/N]:"), ("y", "successfully", "<core>"),
-    ]).await;
+    let running = talk(
+        "huawei_vrpv8",
+        "<ce0>",
+        &[
+            ("screen-length 0 temporary", "", "<ce0>"),
+            ("display version", "8.180", "<ce0>"),
+            ("system-view", "", "[~ce0]"),
+            ("nonsense", "Unrecognized command", "[~ce0]"),
+            ("sysname core", "", "[*ce0]"),
+            ("return", "Uncommitted", "C(cancel)]:"),
+            ("c", "", "[*ce0]"),
+            ("commit", "", "[~core]"),
+            ("return", "", "<core>"),
+            ("save", "", "[Y/N]:"),
+            ("y", "successfully", "<core>"),
+        ],
+    )
+    .await;
     settled(&running, "sysname core");
-    let running = talk("hp_comware", "<h3c0>", &[
-        ("screen-length disable", "", "<h3c0>"), ("display version", "Comware Software", "<h3c0>"), ("system-view", "", "[h3c0]"), ("nonsense", " % Unrecognized command", "[h3c0]"),
-        ("interface GigabitEthernet1/0/2", "", "[h3c0-GigabitEthernet1/0/2]"), ("description x", "", "2]"), ("save force", "successfully", "2]"), ("return", "", "<h3c0>"),
-    ]).await;
+    let running = talk(
+        "hp_comware",
+        "<h3c0>",
+        &[
+            ("screen-length disable", "", "<h3c0>"),
+            ("display version", "Comware Software", "<h3c0>"),
+            ("system-view", "", "[h3c0]"),
+            ("nonsense", " % Unrecognized command", "[h3c0]"),
+            ("interface GigabitEthernet1/0/2", "", "[h3c0-GigabitEthernet1/0/2]"),
+            ("description x", "", "2]"),
+            ("save force", "successfully", "2]"),
+            ("return", "", "<h3c0>"),
+        ],
+    )
+    .await;
     settled(&running, "description x");
 }
 
@@ -308,91 +381,221 @@ async fn the_aruba_two() {
     s.line("hostname \"shed\"", "shed(config)# \u{1b}[?25h").await;
     s.line("write memory", "shed(config)# \u{1b}[?25h").await;
     settled(&running, "hostname \"shed\"");
-    let running = talk("aruba_aoscx", "cx0# ", &[
-        ("no page", "", "cx0# "), ("show version", "FL.10.10.1030", "cx0# "), ("configure terminal", "", "cx0(config)# "), ("nonsense", "Invalid input: nonsense", "cx0(config)# "),
-        ("vlan 20", "", "cx0(config-vlan-20)# "), ("name lab", "", "# "), ("end", "", "cx0# "), ("write memory", "[Success]", "cx0# "),
-    ]).await;
+    let running = talk(
+        "aruba_aoscx",
+        "cx0# ",
+        &[
+            ("no page", "", "cx0# "),
+            ("show version", "FL.10.10.1030", "cx0# "),
+            ("configure terminal", "", "cx0(config)# "),
+            ("nonsense", "Invalid input: nonsense", "cx0(config)# "),
+            ("vlan 20", "", "cx0(config-vlan-20)# "),
+            ("name lab", "", "# "),
+            ("end", "", "cx0# "),
+            ("write memory", "[Success]", "cx0# "),
+        ],
+    )
+    .await;
     settled(&running, "vlan 20\n    name lab");
 }
 
 #[tokio::test]
 async fn fortinet_as_a_person_uses_it() {
-    let running = talk("fortinet", "FGT0 # ", &[
-        ("get system console", "output              : more", "FGT0 # "), ("config system console", "", "FGT0 (console) # "), ("set output standard", "", "FGT0 (console) # "), ("end", "", "FGT0 # "),
-        ("get system console", ": standard", "FGT0 # "), ("get system status | grep Version", "Version: FortiGate", "FGT0 # "), ("nonsense", "Unknown action 0", "FGT0 # "), ("config system interface", "", "(interface) # "),
-        ("edit port1", "", "(port1) # "), ("set alias x1", "", "(port1) # "), ("next", "", "(interface) # "), ("end", "", "FGT0 # "),
-        ("config system global", "", "(global) # "), ("set hostname fw", "", "(global) # "), ("end", "", "fw # "), ("show system global", "set hostname fw", "fw # "),
-    ]).await;
+    let running = talk(
+        "fortinet",
+        "FGT0 # ",
+        &[
+            ("get system console", "output              : more", "FGT0 # "),
+            ("config system console", "", "FGT0 (console) # "),
+            ("set output standard", "", "FGT0 (console) # "),
+            ("end", "", "FGT0 # "),
+            ("get system console", ": standard", "FGT0 # "),
+            ("get system status | grep Version", "Version: FortiGate", "FGT0 # "),
+            ("nonsense", "Unknown action 0", "FGT0 # "),
+            ("config system interface", "", "(interface) # "),
+            ("edit port1", "", "(port1) # "),
+            ("set alias x1", "", "(port1) # "),
+            ("next", "", "(interface) # "),
+            ("end", "", "FGT0 # "),
+            ("config system global", "", "(global) # "),
+            ("set hostname fw", "", "(global) # "),
+            ("end", "", "fw # "),
+            ("show system global", "set hostname fw", "fw # "),
+        ],
+    )
+    .await;
     settled(&running, "set alias x1");
 }
 
 #[tokio::test]
 async fn the_set_line_platforms() {
-    let running = talk("vyos", "admin@vyos0:~$ ", &[
-        ("set terminal length 0", "", "$ "), ("show version", "VyOS 1.3.3", "$ "), ("configure", "[edit]", "admin@vyos0# "), ("set system host-name r1", "", "# "),
-        ("set nonsense a", "Configuration path: [nonsense] is not valid", "# "), ("exit", "Cannot exit: configuration modified.", "# "), ("commit", "", "admin@r1# "),
-        ("save", "Done", "# "), ("commit", "No configuration changes to commit", "# "), ("exit", "exit", "admin@r1:~$ "),
-    ]).await;
+    let running = talk(
+        "vyos",
+        "admin@vyos0:~$ ",
+        &[
+            ("set terminal length 0", "", "$ "),
+            ("show version", "VyOS 1.3.3", "$ "),
+            ("configure", "[edit]", "admin@vyos0# "),
+            ("set system host-name r1", "", "# "),
+            ("set nonsense a", "Configuration path: [nonsense] is not valid", "# "),
+            ("exit", "Cannot exit: configuration modified.", "# "),
+            ("commit", "", "admin@r1# "),
+            ("save", "Done", "# "),
+            ("commit", "No configuration changes to commit", "# "),
+            ("exit", "exit", "admin@r1:~$ "),
+        ],
+    )
+    .await;
     settled(&running, "host-name r1");
-    let running = talk("paloalto_panos", "admin@pa0> ", &[
-        ("set cli pager off", "", "> "), ("show system info", "sw-version: 10.2.4", "> "), ("configure", "Entering configuration mode", "admin@pa0# "),
-        ("set deviceconfig system hostname fw", "", "# "), ("set nonsense a", "Invalid syntax.", "# "), ("commit", "Configuration committed successfully", "admin@fw# "),
-        ("exit", "Exiting configuration mode", "admin@fw> "),
-    ]).await;
+    let running = talk(
+        "paloalto_panos",
+        "admin@pa0> ",
+        &[
+            ("set cli pager off", "", "> "),
+            ("show system info", "sw-version: 10.2.4", "> "),
+            ("configure", "Entering configuration mode", "admin@pa0# "),
+            ("set deviceconfig system hostname fw", "", "# "),
+            ("set nonsense a", "Invalid syntax.", "# "),
+            ("commit", "Configuration committed successfully", "admin@fw# "),
+            ("exit", "Exiting configuration mode", "admin@fw> "),
+        ],
+    )
+    .await;
     settled(&running, "hostname fw");
-    let running = talk("nokia_sros", "\r\n[/]\r\nA:admin@sr0# ", &[
-        ("environment more false", "", "sr0# "), ("show version", "TiMOS-C-22.10", "sr0# "), ("edit-config exclusive", "Entering exclusive", "\r\n(ex)[/]\r\nA:admin@sr0# "),
-        ("/configure system location lab", "", "\r\n*(ex)[/]\r\nA:admin@sr0# "), ("/configure nonsense x", "Unknown element - 'nonsense'", "# "), ("commit", "", "\r\n(ex)[/]\r\nA:admin@sr0# "),
-        ("/admin save", "OK", "# "), ("quit-config", "Exiting", "\r\n[/]\r\nA:admin@sr0# "),
-    ]).await;
+    let running = talk(
+        "nokia_sros",
+        "\r\n[/]\r\nA:admin@sr0# ",
+        &[
+            ("environment more false", "", "sr0# "),
+            ("show version", "TiMOS-C-22.10", "sr0# "),
+            ("edit-config exclusive", "Entering exclusive", "\r\n(ex)[/]\r\nA:admin@sr0# "),
+            ("/configure system location lab", "", "\r\n*(ex)[/]\r\nA:admin@sr0# "),
+            ("/configure nonsense x", "Unknown element - 'nonsense'", "# "),
+            ("commit", "", "\r\n(ex)[/]\r\nA:admin@sr0# "),
+            ("/admin save", "OK", "# "),
+            ("quit-config", "Exiting", "\r\n[/]\r\nA:admin@sr0# "),
+        ],
+    )
+    .await;
     settled(&running, "location lab");
-    let running = talk("nokia_srl", "--{ running }--[  ]--\r\nA:srl0# ", &[
-        ("show version", "v23.3.2", "srl0# "), ("enter candidate", "", "--{ candidate private private-admin }--[  ]--\r\nA:srl0# "),
-        ("set / system information location lab", "", "--{ * candidate private private-admin }--[  ]--\r\nA:srl0# "), ("set / nonsense x", "Unknown token 'nonsense'", "# "),
-        ("commit now", "All changes have been committed.", "--{ running }--[  ]--\r\nA:srl0# "), ("save startup", "Saved current running", "# "),
-    ]).await;
+    let running = talk(
+        "nokia_srl",
+        "--{ running }--[  ]--\r\nA:srl0# ",
+        &[
+            ("show version", "v23.3.2", "srl0# "),
+            ("enter candidate", "", "--{ candidate private private-admin }--[  ]--\r\nA:srl0# "),
+            (
+                "set / system information location lab",
+                "",
+                "--{ * candidate private private-admin }--[  ]--\r\nA:srl0# ",
+            ),
+            ("set / nonsense x", "Unknown token 'nonsense'", "# "),
+            ("commit now", "All changes have been committed.", "--{ running }--[  ]--\r\nA:srl0# "),
+            ("save startup", "Saved current running", "# "),
+        ],
+    )
+    .await;
     settled(&running, "location lab");
 }
 
 #[tokio::test]
 async fn the_flat_platforms() {
-    let running = talk("mikrotik_routeros", "[admin@mt0] > ", &[
-        ("/system resource print", "7.11.2", "> "), ("/nonsense", "bad command name /nonsense (line 1 column 1)", "> "), ("/system identity set name=gw", "", "[admin@gw] > "),
-        ("/ip address add address=10.5.0.1/24 interface=ether2", "", "> "), ("/export", "interface=ether2", "> "),
-    ]).await;
+    let running = talk(
+        "mikrotik_routeros",
+        "[admin@mt0] > ",
+        &[
+            ("/system resource print", "7.11.2", "> "),
+            ("/nonsense", "bad command name /nonsense (line 1 column 1)", "> "),
+            ("/system identity set name=gw", "", "[admin@gw] > "),
+            ("/ip address add address=10.5.0.1/24 interface=ether2", "", "> "),
+            ("/export", "interface=ether2", "> "),
+        ],
+    )
+    .await;
     settled(&running, "name=gw");
-    let running = talk("extreme_exos", "X465-0.1 # ", &[
-        ("disable clipaging", "", "X465-0.2 # "), ("show version", "31.7.1.4", "# "), ("nonsense", "%% Invalid input", "# "), ("create vlan \"lab\"", "", "* X465-0.5 # "),
-        ("save configuration primary", "", "(y/N) "), ("y", "saved to primary.cfg", "\nX465-0.6 # "),
-        ("disable cli prompting", "", "# "), ("create vlan lab2", "", "* X465-0.8 # "), ("save configuration primary", "saved to primary.cfg", "\nX465-0.9 # "),
-    ]).await;
+    let running = talk(
+        "extreme_exos",
+        "X465-0.1 # ",
+        &[
+            ("disable clipaging", "", "X465-0.2 # "),
+            ("show version", "31.7.1.4", "# "),
+            ("nonsense", "%% Invalid input", "# "),
+            ("create vlan \"lab\"", "", "* X465-0.5 # "),
+            ("save configuration primary", "", "(y/N) "),
+            ("y", "saved to primary.cfg", "\nX465-0.6 # "),
+            ("disable cli prompting", "", "# "),
+            ("create vlan lab2", "", "* X465-0.8 # "),
+            ("save configuration primary", "saved to primary.cfg", "\nX465-0.9 # "),
+        ],
+    )
+    .await;
     settled(&running, "create vlan \"lab\"");
-    let running = talk("f5_tmsh", "(tmos)# ", &[
-        ("modify cli preference pager disabled display-threshold 0", "", "(tmos)# "), ("show sys version", "16.1.3.2", "(tmos)# "), ("nonsense", "unexpected argument \"nonsense\"", "# "),
-        ("modify sys global-settings hostname lb.example.net", "", "(lb.example.net)(cfg-sync Standalone)(Active)(/Common)(tmos)# "), ("save sys config", "bigip.conf", "(tmos)# "),
-    ]).await;
+    let running = talk(
+        "f5_tmsh",
+        "(tmos)# ",
+        &[
+            ("modify cli preference pager disabled display-threshold 0", "", "(tmos)# "),
+            ("show sys version", "16.1.3.2", "(tmos)# "),
+            ("nonsense", "unexpected argument \"nonsense\"", "# "),
+            (
+                "modify sys global-settings hostname lb.example.net",
+                "",
+                "(lb.example.net)(cfg-sync Standalone)(Active)(/Common)(tmos)# ",
+            ),
+            ("save sys config", "bigip.conf", "(tmos)# "),
+        ],
+    )
+    .await;
     settled(&running, "hostname lb.example.net");
-    let running = talk("checkpoint_gaia", "gw0> ", &[
-        ("set clienv rows 0", "", "gw0> "), ("show version all", "R81.10", "gw0> "), ("nonsense", "CLINFR0329  Invalid command:'nonsense'.", "gw0> "),
-        ("set hostname fw", "", "fw> "), ("save config", "", "fw> "), ("expert", "", "Enter expert password:"), ("enable", "", "[Expert@fw:0]# "),
-    ]).await;
+    let running = talk(
+        "checkpoint_gaia",
+        "gw0> ",
+        &[
+            ("set clienv rows 0", "", "gw0> "),
+            ("show version all", "R81.10", "gw0> "),
+            ("nonsense", "CLINFR0329  Invalid command:'nonsense'.", "gw0> "),
+            ("set hostname fw", "", "fw> "),
+            ("save config", "", "fw> "),
+            ("expert", "", "Enter expert password:"),
+            ("enable", "", "[Expert@fw:0]# "),
+        ],
+    )
+    .await;
     settled(&running, "set hostname fw");
-    let running = talk("generic", "device0> ", &[
-        ("show version", "version 1.0", "> "), ("nonsense", "Unknown command: nonsense", "> "), ("configure", "", "device0(config)> "), ("hostname d", "", "d(config)> "), ("end", "", "d> "), ("save", "Saved.", "d> "),
-    ]).await;
+    let running = talk(
+        "generic",
+        "device0> ",
+        &[
+            ("show version", "version 1.0", "> "),
+            ("nonsense", "Unknown command: nonsense", "> "),
+            ("configure", "", "device0(config)> "),
+            ("hostname d", "", "d(config)> "),
+            ("end", "", "d> "),
+            ("save", "Saved.", "d> "),
+        ],
+    )
+    .await;
     settled(&running, "hostname d");
 }
 
 #[test]
 fn every_file_is_built_in_and_every_persona_is_whole() {
     let library = netpulse_simulator::Library::embedded();
-    let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/personas")).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")).map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/personas"))
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+        .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
     files.sort();
     assert_eq!(files, library.names());
     for name in library.names() {
         let persona = library.get(name).unwrap();
         assert_eq!(persona.spec.name, name);
-        assert!(!persona.spec.about.is_empty() && !persona.spec.errors.invalid.is_empty() || name == "linux", "{name}");
+        assert!(
+            !persona.spec.about.is_empty() && !persona.spec.errors.invalid.is_empty() || name == "linux",
+            "{name}"
+        );
         assert!(library.get(&format!("{name}_telnet")).is_ok());
     }
     assert!(library.get("h3c").is_ok());
@@ -463,12 +666,20 @@ async fn the_line_editor_edits() {
 #[tokio::test]
 async fn personas_come_from_a_folder_too() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("toaster.yaml"), "like: generic\nname: toaster\nvendor: Breakfast\nhostname: 'toast{index}'\n").unwrap();
+    std::fs::write(
+        dir.path().join("toaster.yaml"),
+        "like: generic\nname: toaster\nvendor: Breakfast\nhostname: 'toast{index}'\n",
+    )
+    .unwrap();
     let plan = Plan { persona_dir: Some(dir.path().to_owned()), ..Plan::of("toaster", 2) };
     let running = Simulator::start(plan.clone()).unwrap();
     let mut s = Shell::open(running.device(1).ssh.unwrap()).await.unwrap();
     s.until("toast1> ").await;
-    std::fs::write(dir.path().join("toaster.yaml"), "like: generic\nname: toaster\nvendor: B\nhostname: x\nmodez: {}\n").unwrap();
+    std::fs::write(
+        dir.path().join("toaster.yaml"),
+        "like: generic\nname: toaster\nvendor: B\nhostname: x\nmodez: {}\n",
+    )
+    .unwrap();
     let error = Simulator::start(plan).unwrap_err().to_string();
     assert!(error.contains("toaster") && error.contains("modez"), "{error}");
 }

@@ -37,7 +37,16 @@ async fn a_thousand_devices_on_a_thousand_addresses_take_a_thousand_connections(
     assert_eq!(running.devices().iter().map(|d| d.connections()).sum::<usize>(), 1_000);
     // Whole sessions on a tenth: handshakes are slow unoptimised; the example does all thousand.
     let targets = running.devices().iter().step_by(10).map(|d| d.ssh.unwrap()).collect();
-    let figures = measure(&RawOptions { warm: 20, cold: 2, rate_devices: 100, rate_commands: 2, limit: Duration::from_secs(120), ..RawOptions::new(targets) }).await.unwrap();
+    let figures = measure(&RawOptions {
+        warm: 20,
+        cold: 2,
+        rate_devices: 100,
+        rate_commands: 2,
+        limit: Duration::from_secs(120),
+        ..RawOptions::new(targets)
+    })
+    .await
+    .unwrap();
     println!("{figures:?}");
     assert_eq!(figures.rate_devices, 100);
     for device in running.devices().iter().step_by(10) {
@@ -50,7 +59,9 @@ async fn the_raw_figures_wait_for_the_whole_answer() {
     let running = Simulator::start(Plan::of("cisco_ios", 2)).unwrap();
     running.set_faults(&Faults { latency_ms: 40, split: 1, ..Faults::default() });
     let targets: Vec<_> = running.devices().iter().map(|d| d.ssh.unwrap()).collect();
-    let figures = measure(&RawOptions { warm: 5, cold: 1, rate_commands: 5, ..RawOptions::new(targets) }).await.unwrap();
+    let figures = measure(&RawOptions { warm: 5, cold: 1, rate_commands: 5, ..RawOptions::new(targets) })
+        .await
+        .unwrap();
     assert!(figures.warm_p50_us >= 40_000, "{figures:?}");
     assert!(figures.cold_p50_us >= 40_000 && figures.commands_per_second <= 50.0, "{figures:?}");
     // 1 cold, 5 warm, 1 met, 5 for the rate; every one of them arrived.
@@ -62,7 +73,10 @@ async fn the_raw_figures_wait_for_the_whole_answer() {
 async fn the_journal_has_every_line_once_in_order_and_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal.jsonl");
-    let plan = Plan { journal: JournalOptions { file: Some(file.clone()), ..JournalOptions::default() }, ..Plan::of("cisco_nxos", 4) };
+    let plan = Plan {
+        journal: JournalOptions { file: Some(file.clone()), ..JournalOptions::default() },
+        ..Plan::of("cisco_nxos", 4)
+    };
     let running = Simulator::start(plan).unwrap();
     let mut tasks = Vec::new();
     for device in running.devices() {
@@ -86,11 +100,17 @@ async fn the_journal_has_every_line_once_in_order_and_on_disk() {
     for device in 0..4 {
         for session in 0..3 {
             let want: Vec<String> = (0..25).map(|i| format!("ping 10.0.{session}.{i}")).collect();
-            let got: Vec<String> = running.journal().lines(device).into_iter().filter(|l| l.starts_with(&format!("ping 10.0.{session}."))).collect();
+            let got: Vec<String> = running
+                .journal()
+                .lines(device)
+                .into_iter()
+                .filter(|l| l.starts_with(&format!("ping 10.0.{session}.")))
+                .collect();
             assert_eq!(got, want);
         }
     }
-    let disk: Vec<Entry> = std::fs::read_to_string(&file).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let disk: Vec<Entry> =
+        std::fs::read_to_string(&file).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(&disk[..entries.len()], &entries[..]);
 }
 
@@ -111,7 +131,8 @@ async fn modes_and_secrets_in_the_journal() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let seen: Vec<(Kind, String, String, String)> = running.journal().entries().into_iter().map(|e| (e.kind, e.line, e.before, e.after)).collect();
+    let seen: Vec<(Kind, String, String, String)> =
+        running.journal().entries().into_iter().map(|e| (e.kind, e.line, e.before, e.after)).collect();
     let want = [
         (Kind::Connect, "ssh", "", ""),
         (Kind::Login, "admin", "", ""),
@@ -120,7 +141,8 @@ async fn modes_and_secrets_in_the_journal() {
         (Kind::Line, "conf t", "privileged", "config"),
         (Kind::Close, "no", "", ""),
     ];
-    let want: Vec<_> = want.into_iter().map(|(k, l, b, a)| (k, l.to_owned(), b.to_owned(), a.to_owned())).collect();
+    let want: Vec<_> =
+        want.into_iter().map(|(k, l, b, a)| (k, l.to_owned(), b.to_owned(), a.to_owned())).collect();
     assert_eq!(seen, want);
 }
 
@@ -128,7 +150,10 @@ async fn until(tcp: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     let mut buffer = [0u8; 1024];
     while !got.ends_with(end) {
-        let n = timeout(common::LONG, tcp.read(&mut buffer)).await.unwrap_or_else(|_| panic!("only {:?}", String::from_utf8_lossy(&got))).unwrap();
+        let n = timeout(common::LONG, tcp.read(&mut buffer))
+            .await
+            .unwrap_or_else(|_| panic!("only {:?}", String::from_utf8_lossy(&got)))
+            .unwrap();
         assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&got));
         got.extend_from_slice(&buffer[..n]);
     }
@@ -137,7 +162,8 @@ async fn until(tcp: &mut TcpStream, end: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn telnet_negotiates_asks_and_serves() {
-    let running = Simulator::start(Plan { ssh_port: None, telnet_port: Some(0), ..Plan::of("cisco_ios", 1) }).unwrap();
+    let running =
+        Simulator::start(Plan { ssh_port: None, telnet_port: Some(0), ..Plan::of("cisco_ios", 1) }).unwrap();
     let mut tcp = TcpStream::connect(running.device(0).telnet.unwrap()).await.unwrap();
     let got = until(&mut tcp, b"Username: ").await;
     assert!(got.starts_with(&[255, 251, 1]), "{got:?}");

@@ -40,7 +40,8 @@ fn too_many_matches() {
 fn deep_tags_and_literals() {
     let e = run(&"<group name=\"a\">\n".repeat(5000), "x").unwrap_err();
     assert_eq!(e.code, "limit");
-    let e = run(&format!("<vars>\na = {}\n</vars>\n<group>x {{{{ y }}}}</group>", "[".repeat(100_000)), "x").unwrap_err();
+    let e = run(&format!("<vars>\na = {}\n</vars>\n<group>x {{{{ y }}}}</group>", "[".repeat(100_000)), "x")
+        .unwrap_err();
     assert!(e.message.contains("<vars>"), "{e}");
 }
 

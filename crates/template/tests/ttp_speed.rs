@@ -21,7 +21,12 @@ fn rest_cases() {
         .lines()
         .map(|l| serde_json::from_str::<Value>(l).unwrap())
         .filter(|c| c["runnable"] == Value::Bool(true) && c["rest"].is_object())
-        .map(|c| (c["rest"]["template"].as_str().unwrap().to_owned(), c["rest"]["context"].as_str().unwrap().to_owned()))
+        .map(|c| {
+            (
+                c["rest"]["template"].as_str().unwrap().to_owned(),
+                c["rest"]["context"].as_str().unwrap().to_owned(),
+            )
+        })
         .filter(|(t, _)| Template::compile(t, &Options::default()).is_ok())
         .collect();
     let rounds = 50u32;

@@ -12,8 +12,8 @@ use netpulse_model::request::TemplateCall;
 use serde_json::Value;
 
 use crate::app::App;
-use crate::error::ApiError;
 use crate::body;
+use crate::error::ApiError;
 use crate::reply::{self, Segment};
 use netpulse_plugin::{TemplateFailure, Templates};
 

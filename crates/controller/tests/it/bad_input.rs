@@ -23,34 +23,70 @@ async fn promise_15_exec_names_what_is_wrong() {
         (with(json!({"driver": 7})), 422, "Invalid JSON request: driver: Input should be a valid string"),
         (with(json!({"driver": "nonsense"})), 400, "Unsupported driver: nonsense"),
         (with(json!({"driver": "../etc"})), 400, "Unsupported driver: ../etc"),
-        (with(json!({"connection_args": "x"})), 422, "Invalid JSON request: connection_args: Input should be a valid dictionary"),
+        (
+            with(json!({"connection_args": "x"})),
+            422,
+            "Invalid JSON request: connection_args: Input should be a valid dictionary",
+        ),
         (with(json!({"connection_args": {}})), 400, "'host' in connection_args is required"),
         (with(json!({"connection_args": {"host": "  "}})), 400, "'host' in connection_args is required"),
         (with(json!({"connection_args": {"host": "h", "port": 70000}})), 400, "Validation Error"),
         (with(json!({"config": "vlan 3"})), 422, "Only one of `config` or `command` can be set"),
-        (with(json!({"command": null})), 422, "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set."),
-        (with(json!({"command": null, "config": {"a": 1}})), 422, "`rendering` should be set when command/config is a dict"),
-        (with(json!({"command": [1, 2]})), 422, "command: Input should be a valid string, list of strings, or dictionary"),
+        (
+            with(json!({"command": null})),
+            422,
+            "Either `config`, `command`, `file_transfer`, or an actionable `driver_args` set.",
+        ),
+        (
+            with(json!({"command": null, "config": {"a": 1}})),
+            422,
+            "`rendering` should be set when command/config is a dict",
+        ),
+        (
+            with(json!({"command": [1, 2]})),
+            422,
+            "command: Input should be a valid string, list of strings, or dictionary",
+        ),
         (with(json!({"ttl": 0})), 422, "ttl: Input should be greater than or equal to 1"),
         (with(json!({"ttl": 86401})), 422, "ttl: Input should be less than or equal to 86400"),
-        (with(json!({"ttl": "soon"})), 422, "ttl: Input should be a valid integer, unable to parse string as an integer"),
+        (
+            with(json!({"ttl": "soon"})),
+            422,
+            "ttl: Input should be a valid integer, unable to parse string as an integer",
+        ),
         (with(json!({"result_ttl": 59})), 422, "result_ttl: Input should be greater than or equal to 60"),
-        (with(json!({"execution_timeout": -1})), 422, "execution_timeout: Input should be greater than or equal to 1"),
+        (
+            with(json!({"execution_timeout": -1})),
+            422,
+            "execution_timeout: Input should be greater than or equal to 1",
+        ),
         (with(json!({"queue_strategy": "lifo"})), 422, "queue_strategy: Input should be 'fifo' or 'pinned'"),
         (with(json!({"priority": "urgent"})), 422, "priority: Input should be 'high', 'normal' or 'low'"),
         (with(json!({"audit_mode": 1})), 422, "audit_mode: Input should be"),
         (with(json!({"retry": {"max": 99}})), 422, "retry.max: Input should be less than or equal to 10"),
-        (with(json!({"wait": "soon"})), 422, "Value error, Input should be a number of seconds from 0 to 86400"),
+        (
+            with(json!({"wait": "soon"})),
+            422,
+            "Value error, Input should be a number of seconds from 0 to 86400",
+        ),
         (with(json!({"webhook": {"url": "http://x"}})), 422, "Webhooks are not available in this version"),
         (with(json!({"detach": true})), 422, "Detached mode is not available"),
         (with(json!({"staged_file_id": "/etc/passwd"})), 422, "`staged_file_id` is set by the server only"),
         (with(json!({"file_transfer": {"operation": "upload"}})), 422, "File transfer is not available"),
-        (with(json!({"credential": {"ref": "a"}})), 422, "Credential support is disabled in server configuration"),
+        (
+            with(json!({"credential": {"ref": "a"}})),
+            422,
+            "Credential support is disabled in server configuration",
+        ),
     ];
     for (body, status, sentence) in &table {
         let answer = w.post("/device/exec", body).await;
         assert_eq!(answer.status, *status, "{body}: {}", answer.text);
-        assert!(answer.text.replace("\\\"", "\"").contains(sentence), "{body}\n wants {sentence}\n got {}", answer.text);
+        assert!(
+            answer.text.replace("\\\"", "\"").contains(sentence),
+            "{body}\n wants {sentence}\n got {}",
+            answer.text
+        );
         assert!(!answer.text.contains("s3cret-pw"), "{}", answer.text);
     }
     assert!(w.queue.all().is_empty(), "nothing was half done");
@@ -59,18 +95,33 @@ async fn promise_15_exec_names_what_is_wrong() {
 #[tokio::test]
 async fn the_error_bodies_are_upstreams() {
     let w = world().await;
-    let port = w.post("/device/exec", &with(json!({"connection_args": {"host": "h", "port": 70000}}))).await.json();
+    let port =
+        w.post("/device/exec", &with(json!({"connection_args": {"host": "h", "port": 70000}}))).await.json();
     assert_eq!(port["detail"], "Validation Error");
-    assert_eq!(port["errors"][0], json!({"type": "less_than_equal", "loc": ["connection_args", "port"],
-        "msg": "Input should be less than or equal to 65535", "input": null}));
+    assert_eq!(
+        port["errors"][0],
+        json!({"type": "less_than_equal", "loc": ["connection_args", "port"],
+        "msg": "Input should be less than or equal to 65535", "input": null})
+    );
     let given = json!({"host": "h", "device_type": "echo"});
-    let echo = w.post("/device/exec", &with(json!({"connection_args": given, "queue_strategy": "pinned"}))).await.json();
+    let echo = w
+        .post("/device/exec", &with(json!({"connection_args": given, "queue_strategy": "pinned"})))
+        .await
+        .json();
     assert_eq!(echo["errors"][0]["input"], given, "the client's own input, nothing added");
-    let secret = w.post("/device/test", &json!({"connection_args": {"host": "h", "password": "s3cret-pw"}})).await;
-    assert!(secret.status == 422 && secret.text.contains("******") && !secret.text.contains("s3cret-pw"), "{}", secret.text);
+    let secret =
+        w.post("/device/test", &json!({"connection_args": {"host": "h", "password": "s3cret-pw"}})).await;
+    assert!(
+        secret.status == 422 && secret.text.contains("******") && !secret.text.contains("s3cret-pw"),
+        "{}",
+        secret.text
+    );
     let test = w.post("/device/test", &json!({})).await;
     assert_eq!(test.status, 422);
-    assert_eq!(test.json()["detail"][0], json!({"type": "missing", "loc": ["body", "driver"], "msg": "Field required", "input": {}}));
+    assert_eq!(
+        test.json()["detail"][0],
+        json!({"type": "missing", "loc": ["body", "driver"], "msg": "Field required", "input": {}})
+    );
     let rule = w.post("/device/bulk", &with(json!({"config": "x", "devices": [{"host": "a"}]}))).await;
     assert_eq!(rule.json()["detail"][0]["msg"], "Value error, Only one of `config` or `command` can be set");
     let path = w.get("/jobs/%ff").await;
@@ -86,7 +137,8 @@ async fn bodies_that_are_no_json() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     for body in ["", "{", "{\"driver\":NaN}", "\u{0}", "{\"driver\":\"netmiko\"} trailing", deep.as_str()] {
         for path in ["/device/exec", "/device/bulk", "/device/test", "/template/render"] {
-            let request = w.request("POST", path).header("content-type", "application/json").body(body.to_owned());
+            let request =
+                w.request("POST", path).header("content-type", "application/json").body(body.to_owned());
             let answer = Answer::read(request.send().await.unwrap()).await;
             assert_eq!(answer.status, 422, "{path}: {}", answer.text);
             assert!(answer.text.len() < 2000);
@@ -106,10 +158,16 @@ async fn bulk_names_the_device_or_the_field() {
     let w = world().await;
     let bulk = |devices: Value| json!({"driver": "netmiko", "connection_args": {}, "command": "x", "devices": devices});
     let no_host = w.post("/device/bulk", &bulk(json!([{"host": "a"}, {"port": 22}]))).await;
-    assert_eq!((no_host.status, no_host.json()["detail"].clone()), (400, json!("'host' is required for each device")));
+    assert_eq!(
+        (no_host.status, no_host.json()["detail"].clone()),
+        (400, json!("'host' is required for each device"))
+    );
     assert_eq!(no_host.json()["errors"][0]["loc"], json!(["devices", 1]));
     let not_a_list = w.post("/device/bulk", &bulk(json!("a"))).await;
-    assert_eq!((not_a_list.status, not_a_list.json()["detail"][0]["loc"].clone()), (422, json!(["body", "devices"])));
+    assert_eq!(
+        (not_a_list.status, not_a_list.json()["detail"][0]["loc"].clone()),
+        (422, json!(["body", "devices"]))
+    );
     let two = w.post("/device/bulk", &bulk(json!([{"host": "a", "command": "x", "config": "y"}]))).await;
     assert_eq!(two.status, 422);
     assert!(two.text.contains("Device a: cannot specify more than one of"));
@@ -146,17 +204,24 @@ async fn query_parameters_are_named() {
         assert_eq!(answer.status, 422, "{path}: {}", answer.text);
         let detail = &answer.json()["detail"][0];
         assert_eq!(detail["loc"], json!(["query", name]), "{path}");
-        assert!(detail["msg"].as_str().unwrap().len() > 20 && detail["input"].is_string(), "{path}: {detail}");
+        assert!(
+            detail["msg"].as_str().unwrap().len() > 20 && detail["input"].is_string(),
+            "{path}: {detail}"
+        );
     }
 }
 
 #[tokio::test]
 async fn template_bodies_are_checked() {
     let w = world().await;
-    let answer = w.post("/template/parse", &json!({"name": "textfsm", "template": "x", "context": {"a": 1}})).await;
+    let answer =
+        w.post("/template/parse", &json!({"name": "textfsm", "template": "x", "context": {"a": 1}})).await;
     assert_eq!((answer.status, answer.json()["detail"][0]["loc"].clone()), (422, json!(["body", "context"])));
     let answer = w.post("/template/render", &json!({"template": 5})).await;
-    assert_eq!((answer.status, answer.json()["detail"][0]["loc"].clone()), (422, json!(["body", "template"])));
+    assert_eq!(
+        (answer.status, answer.json()["detail"][0]["loc"].clone()),
+        (422, json!(["body", "template"]))
+    );
 }
 
 proptest::proptest! {

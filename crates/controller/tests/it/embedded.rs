@@ -84,7 +84,9 @@ async fn exec_waits_pages_follow_and_cancel() {
     let _signals = w.queue.join("node-a", 10).await.unwrap();
     let exec = {
         let client = client.clone();
-        tokio::spawn(async move { client.exec(&query("192.0.2.1"), &Sent::wait(Duration::from_secs(20))).await })
+        tokio::spawn(
+            async move { client.exec(&query("192.0.2.1"), &Sent::wait(Duration::from_secs(20))).await },
+        )
     };
     while w.queue.counts().await.unwrap().queued == 0 {
         tokio::task::yield_now().await;
@@ -100,7 +102,8 @@ async fn exec_waits_pages_follow_and_cancel() {
     }
     assert_eq!(names, ["queued", "started", "ended"]);
 
-    let bulk = BulkBody { base: query("x"), devices: (0..7).map(|n| host(&format!("198.51.100.{n}"))).collect() };
+    let bulk =
+        BulkBody { base: query("x"), devices: (0..7).map(|n| host(&format!("198.51.100.{n}"))).collect() };
     let accepted = client.bulk(&bulk, &Sent::default()).await.unwrap();
     let hosts: Vec<_> = accepted.succeeded.iter().filter_map(|j| j.host.clone()).collect();
     assert_eq!(hosts, (0..7).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>());

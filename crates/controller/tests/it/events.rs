@@ -56,7 +56,10 @@ async fn a_jobs_events_end_with_the_job_and_resume() {
     assert_eq!(all[2].2["stdout"], "two\nlines");
     assert_eq!(all[2].2["event"], "line");
     assert_eq!(all[3].2["status"], "finished");
-    assert!(all.iter().all(|(event, _, data)| data["job"] == json!(id) && data["id"].as_u64() == event.parse().ok()));
+    assert!(
+        all.iter()
+            .all(|(event, _, data)| data["job"] == json!(id) && data["id"].as_u64() == event.parse().ok())
+    );
     let rest = read(&w, &path, Some(&all[1].0), usize::MAX).await;
     assert_eq!(rest, all[2..]);
     let rest = read(&w, &format!("{path}?after={}", all[2].0), None, usize::MAX).await;

@@ -161,7 +161,10 @@ async fn promise_9_cancel_says_what_it_did() {
     );
     let again = w.delete(&format!("/jobs/{waiting}")).await;
     assert_eq!((again.status, again.json()["status"].clone()), (404, json!("canceled")));
-    assert_eq!(again.json()["detail"], format!("Job {waiting} not found or not in queued state (it is canceled)"));
+    assert_eq!(
+        again.json()["detail"],
+        format!("Job {waiting} not found or not in queued state (it is canceled)")
+    );
     let running = w.submit("192.0.2.1").await;
     w.queue.start(running);
     assert_eq!(

@@ -236,7 +236,8 @@ async fn promise_10_slow_clients_are_let_go() {
 
     let started = tokio::time::Instant::now();
     let mut slow_body = connect(&w.url).await;
-    let head = format!("POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{");
+    let head =
+        format!("POST /device/exec HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{");
     slow_body.write_all(head.as_bytes()).await.unwrap();
     let mut text = String::new();
     slow_body.read_to_string(&mut text).await.unwrap();
@@ -252,14 +253,20 @@ async fn promise_10_an_answer_that_nobody_reads_is_dropped() {
     let devices: Vec<_> = (0..2000).map(|n| json!({"host": format!("h{n}")})).collect();
     let bulk = json!({"driver": "netmiko", "connection_args": {}, "command": "x".repeat(10_000), "devices": devices}).to_string();
     let mut stream = connect(&w.url).await;
-    let head = format!("POST /device/bulk HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{bulk}", bulk.len());
+    let head = format!(
+        "POST /device/bulk HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{bulk}",
+        bulk.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut whole = Vec::new();
     stream.read_to_end(&mut whole).await.unwrap();
     assert!(whole.starts_with(b"HTTP/1.1 201") && whole.len() > 20_000_000);
 
     let mut stream = connect(&w.url).await;
-    stream.write_all(format!("GET /jobs HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET /jobs HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(180)).await;
     let mut text = Vec::new();
     let end = stream.read_to_end(&mut text).await;
@@ -271,9 +278,17 @@ async fn promise_15_a_test_of_a_silent_device_ends() {
     let w = world().await;
     let body = json!({"driver": "netmiko", "connection_args": {"host": "192.0.2.98"}}).to_string();
     let mut stream = connect(&w.url).await;
-    let head = format!("POST /device/test HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let head = format!(
+        "POST /device/test HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"success\":false") && text.contains("within 60 s"), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 200")
+            && text.contains("\"success\":false")
+            && text.contains("within 60 s"),
+        "{text}"
+    );
 }

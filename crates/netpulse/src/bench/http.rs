@@ -36,7 +36,12 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("cannot reach {address}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024), host: address.to_string(), key: key.to_owned() })
+        Ok(Self {
+            stream,
+            buffer: Vec::with_capacity(16 * 1024),
+            host: address.to_string(),
+            key: key.to_owned(),
+        })
     }
 
     /// The bytes of a request, to be sent as often as one likes.
@@ -51,7 +56,12 @@ impl Connection {
         .into_bytes()
     }
 
-    pub(crate) async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Reply> {
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Reply> {
         let request = self.prepare(method, path, body);
         self.send(&request).await
     }
@@ -69,7 +79,8 @@ impl Connection {
             }
         };
         let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
-        let status = text.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status in the answer")?;
+        let status =
+            text.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status in the answer")?;
         let length: usize = text
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))

@@ -17,13 +17,15 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use self::http::Connection;
-use netpulse_simulator::raw::{self, RawFigures, RawOptions};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::ui::{Text, Tone, Ui};
+use netpulse_simulator::raw::{self, RawFigures, RawOptions};
 
 /// Measure NetPulse beside a raw SSH client on simulated devices
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  netpulse bench --quick\n  netpulse bench --devices 1000 --idle 5000 --output json")]
+#[command(
+    after_help = "Examples:\n  netpulse bench --quick\n  netpulse bench --devices 1000 --idle 5000 --output json"
+)]
 pub struct BenchArgs {
     /// Devices for the bulk measurement
     #[arg(long, default_value_t = 1000)]
@@ -164,7 +166,8 @@ async fn measure(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
 
     progress.inc(1);
     progress.set_message("durable acceptance");
-    let accepts = accept(&mut connection, stage.address, Duration::from_secs(u64::from(10 / scale).max(2))).await?;
+    let accepts =
+        accept(&mut connection, stage.address, Duration::from_secs(u64::from(10 / scale).max(2))).await?;
     rows.push(Row {
         what: "accepted (durable) POST /device/exec, 32 clients",
         figure: format!("{accepts:.0}/s"),
@@ -287,7 +290,8 @@ async fn bulk_on(connection: &mut Connection, first: u32, count: u32) -> anyhow:
     if let Some(map) = shared.as_object_mut() {
         map.remove("host");
     }
-    let body = json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": devices});
+    let body =
+        json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": devices});
     let began = Instant::now();
     let reply = connection.ask("POST", "/device/bulk?wait=120", Some(&body)).await?.json()?;
     let taken = began.elapsed().as_secs_f64();
@@ -309,7 +313,8 @@ async fn queued(connection: &mut Connection, devices: u32, each: u32) -> anyhow:
     if let Some(map) = shared.as_object_mut() {
         map.remove("host");
     }
-    let body = json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": hosts});
+    let body =
+        json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": hosts});
     let request = connection.prepare("POST", "/device/bulk?wait=120", Some(&body));
     let began = Instant::now();
     let reply = connection.send(&request).await?.json()?;
@@ -428,8 +433,10 @@ impl Stage {
         );
         std::fs::write(&config, yaml)?;
         let began = Instant::now();
-        let (server, line) = launch(Command::new(&program).arg("serve").arg("--config").arg(&config), "http://").await?;
-        let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://")).context("no address")?;
+        let (server, line) =
+            launch(Command::new(&program).arg("serve").arg("--config").arg(&config), "http://").await?;
+        let url =
+            line.split_whitespace().find_map(|word| word.strip_prefix("http://")).context("no address")?;
         let address: SocketAddr = url.trim_end_matches('/').parse().context("no address")?;
         let mut connection = Connection::open(address, KEY).await?;
         connection.ask("GET", "/health", None).await?.json()?;

@@ -153,12 +153,19 @@ impl Session {
         }
         let sent = self.send_lines(lines, options, progress, &mut report).await;
         let candidate = platform.rules.config.candidate.as_ref().filter(|c| enters && c.commit.is_some());
-        let applied_by =
-            platform.rules.config.candidate.as_ref().and_then(|c| c.applied_by.as_ref()).filter(|_| candidate.is_none());
+        let applied_by = platform
+            .rules
+            .config
+            .candidate
+            .as_ref()
+            .and_then(|c| c.applied_by.as_ref())
+            .filter(|_| candidate.is_none());
         let done = report
             .lines
             .iter()
-            .filter(|l| l.state == LineState::Accepted && applied_by.is_none_or(|p| p.is_match(l.line.as_bytes())))
+            .filter(|l| {
+                l.state == LineState::Accepted && applied_by.is_none_or(|p| p.is_match(l.line.as_bytes()))
+            })
             .count();
         let stopped_after = |any: usize| if any == 0 { Outcome::NotApplied } else { Outcome::Partial };
         match sent {
@@ -694,10 +701,7 @@ fn rejected(platform: &Platform, own: Option<&[Regex]>, answer: &[u8], echo_only
         let telling = |row: &[u8]| {
             row.iter().any(u8::is_ascii_alphanumeric) && patterns.iter().any(|p| p.is_match(row))
         };
-        answer
-            .split(|b| *b == b'\n')
-            .rfind(|row| telling(row))
-            .map_or_else(|| last_line(answer), last_line)
+        answer.split(|b| *b == b'\n').rfind(|row| telling(row)).map_or_else(|| last_line(answer), last_line)
     })
 }
 

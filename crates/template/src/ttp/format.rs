@@ -21,7 +21,10 @@ fn sorted(v: &Value) -> Value {
 /// `json.dumps(sort_keys=True, indent=4)`; letters beyond ASCII are escaped as Python does.
 pub(crate) fn json(v: &Value) -> Result<String, TtpError> {
     let mut out = Vec::new();
-    let mut ser = serde_json::Serializer::with_formatter(&mut out, serde_json::ser::PrettyFormatter::with_indent(b"    "));
+    let mut ser = serde_json::Serializer::with_formatter(
+        &mut out,
+        serde_json::ser::PrettyFormatter::with_indent(b"    "),
+    );
     serde::Serialize::serialize(&sorted(v), &mut ser).map_err(|e| TtpError::new("data", e.to_string()))?;
     let text = String::from_utf8_lossy(&out);
     let mut escaped = String::with_capacity(text.len());
@@ -86,7 +89,9 @@ fn yaml_node(v: &Value, indent: usize, out: &mut String) {
                 }
                 out.push_str("- ");
                 yaml_node(x, indent + 2, out);
-                if !matches!(x, Value::Object(o) if !o.is_empty()) && !matches!(x, Value::Array(b) if !b.is_empty()) {
+                if !matches!(x, Value::Object(o) if !o.is_empty())
+                    && !matches!(x, Value::Array(b) if !b.is_empty())
+                {
                     out.push('\n');
                 }
             }
@@ -106,17 +111,21 @@ fn yaml_scalar(s: &str, indent: usize) -> String {
     if special {
         return serde_json::to_string(s).unwrap_or_else(|_| py_repr(&Value::from(s)));
     }
-    let reads_as_text = matches!(yaml_serde::from_str::<yaml_serde::Value>(s), Ok(yaml_serde::Value::String(t)) if t == s);
-    let old_bool = matches!(
-        s.to_ascii_lowercase().as_str(),
-        "yes" | "no" | "on" | "off" | "y" | "n" | "=" | "<<"
-    ) && s != "y" && s != "n" && s != "Y" && s != "N";
+    let reads_as_text =
+        matches!(yaml_serde::from_str::<yaml_serde::Value>(s), Ok(yaml_serde::Value::String(t)) if t == s);
+    let old_bool =
+        matches!(s.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n" | "=" | "<<")
+            && s != "y"
+            && s != "n"
+            && s != "Y"
+            && s != "N";
     let bytes = s.as_bytes();
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b',');
     // YAML 1.1 reads these as numbers or times: 0o17 as 017, 1:30, 2020-01-01.
     let looks_number = bytes.first().is_some_and(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'))
         && (digits(s)
-            || s.split(':').count() > 1 && s.trim_start_matches(['-', '+']).split(':').all(|p| digits(p) && p.len() <= 2)
+            || s.split(':').count() > 1
+                && s.trim_start_matches(['-', '+']).split(':').all(|p| digits(p) && p.len() <= 2)
             || s.len() == 10 && s.split('-').map(str::len).eq([4, 2, 2]) && s.split('-').all(digits));
     let plain = reads_as_text
         && !old_bool
@@ -126,7 +135,8 @@ fn yaml_scalar(s: &str, indent: usize) -> String {
         && !s.starts_with("- ")
         && !s.starts_with("---")
         && !s.starts_with("...")
-        && s != "-" && s != "?"
+        && s != "-"
+        && s != "?"
         && !s.contains(": ")
         && !s.contains(" #")
         && !s.ends_with(':')
@@ -171,7 +181,12 @@ fn pretty(v: &Value, indent: usize, allowance: usize, out: &mut String) {
                 let key = py_repr(&Value::from(k.clone()));
                 out.push_str(&key);
                 out.push_str(": ");
-                pretty(x, indent + 4 + key.chars().count() + 2, if i == last { allowance + 1 } else { 1 }, out);
+                pretty(
+                    x,
+                    indent + 4 + key.chars().count() + 2,
+                    if i == last { allowance + 1 } else { 1 },
+                    out,
+                );
             }
             out.push('}');
         }
@@ -194,8 +209,10 @@ fn pretty(v: &Value, indent: usize, allowance: usize, out: &mut String) {
 /// Rows joined as the csv formatter does: every cell quoted, inner quotes left as they are.
 pub(crate) fn csv(rows: &[Vec<Value>], sep: &str, quote: &str) -> String {
     let sep = format!("{quote}{sep}{quote}");
-    let lines: Vec<String> =
-        rows.iter().map(|r| format!("{quote}{}{quote}", r.iter().map(py_str).collect::<Vec<_>>().join(&sep))).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|r| format!("{quote}{}{quote}", r.iter().map(py_str).collect::<Vec<_>>().join(&sep)))
+        .collect();
     lines.join("\n")
 }
 
@@ -213,11 +230,25 @@ struct Style {
 
 fn style(name: &str) -> Option<Style> {
     let grid = |l, m, r| Some((l, m, l, r));
-    let s = |above, below_header, between, below, row, padding| Style { above, below_header, between, below, row, padding };
+    let s = |above, below_header, between, below, row, padding| Style {
+        above,
+        below_header,
+        between,
+        below,
+        row,
+        padding,
+    };
     Some(match name {
         "plain" => s(None, None, None, None, ("", "  ", ""), 0),
         "simple" => s(None, Some(("", "-", "  ", "")), None, None, ("", "  ", ""), 0),
-        "grid" => s(grid("+", "-", "+"), grid("+", "=", "+"), grid("+", "-", "+"), grid("+", "-", "+"), ("|", "|", "|"), 1),
+        "grid" => s(
+            grid("+", "-", "+"),
+            grid("+", "=", "+"),
+            grid("+", "-", "+"),
+            grid("+", "-", "+"),
+            ("|", "|", "|"),
+            1,
+        ),
         "fancy_grid" => s(
             Some(("╒", "═", "╤", "╕")),
             Some(("╞", "═", "╪", "╡")),
@@ -230,10 +261,28 @@ fn style(name: &str) -> Option<Style> {
         "pipe" => s(None, Some(("|", "-", "|", "|")), None, None, ("|", "|", "|"), 1),
         "orgtbl" => s(None, Some(("|", "-", "+", "|")), None, None, ("|", "|", "|"), 1),
         "presto" => s(None, Some(("", "-", "+", "")), None, None, ("", "|", ""), 1),
-        "pretty" => s(grid("+", "-", "+"), grid("+", "-", "+"), None, grid("+", "-", "+"), ("|", "|", "|"), 1),
-        "psql" => s(Some(("+", "-", "+", "+")), Some(("|", "-", "+", "|")), None, Some(("+", "-", "+", "+")), ("|", "|", "|"), 1),
-        "rst" => s(Some(("", "=", "  ", "")), Some(("", "=", "  ", "")), None, Some(("", "=", "  ", "")), ("", "  ", ""), 0),
-        "outline" => s(grid("+", "-", "+"), grid("+", "=", "+"), None, grid("+", "-", "+"), ("|", "|", "|"), 1),
+        "pretty" => {
+            s(grid("+", "-", "+"), grid("+", "-", "+"), None, grid("+", "-", "+"), ("|", "|", "|"), 1)
+        }
+        "psql" => s(
+            Some(("+", "-", "+", "+")),
+            Some(("|", "-", "+", "|")),
+            None,
+            Some(("+", "-", "+", "+")),
+            ("|", "|", "|"),
+            1,
+        ),
+        "rst" => s(
+            Some(("", "=", "  ", "")),
+            Some(("", "=", "  ", "")),
+            None,
+            Some(("", "=", "  ", "")),
+            ("", "  ", ""),
+            0,
+        ),
+        "outline" => {
+            s(grid("+", "-", "+"), grid("+", "=", "+"), None, grid("+", "-", "+"), ("|", "|", "|"), 1)
+        }
         "tsv" => s(None, None, None, None, ("", "\t", ""), 0),
         _ => return None,
     })
@@ -241,20 +290,27 @@ fn style(name: &str) -> Option<Style> {
 
 /// `tabulate.tabulate` in its common styles.
 pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<String, TtpError> {
-    let name = call.and_then(|c| c.kwargs.get("tablefmt").or_else(|| c.args.get(1))).map_or_else(|| "simple".into(), py_str);
-    let style = style(&name).ok_or_else(|| TtpError::new("unsupported", format!("tabulate: unknown tablefmt '{name}'")))?;
+    let name = call
+        .and_then(|c| c.kwargs.get("tablefmt").or_else(|| c.args.get(1)))
+        .map_or_else(|| "simple".into(), py_str);
+    let style = style(&name)
+        .ok_or_else(|| TtpError::new("unsupported", format!("tabulate: unknown tablefmt '{name}'")))?;
     let width = rows.first().map_or(0, Vec::len);
     let numeric: Vec<bool> = (0..width)
         .map(|c| {
             name != "pretty"
                 && rows.len() > 1
-                && rows.iter().skip(1).all(|r| r.get(c).is_some_and(|v| py_str(v).is_empty() || py_str(v).trim().parse::<f64>().is_ok()))
+                && rows.iter().skip(1).all(|r| {
+                    r.get(c).is_some_and(|v| py_str(v).is_empty() || py_str(v).trim().parse::<f64>().is_ok())
+                })
                 && rows.iter().skip(1).any(|r| r.get(c).is_some_and(|v| !py_str(v).is_empty()))
         })
         .collect();
     let cells: Vec<Vec<String>> = rows
         .iter()
-        .map(|r| r.iter().map(|v| if v.is_null() { String::new() } else { py_str(v) }.trim().to_owned()).collect())
+        .map(|r| {
+            r.iter().map(|v| if v.is_null() { String::new() } else { py_str(v) }.trim().to_owned()).collect()
+        })
         .collect();
     // A header keeps two blanks of room, as the reference gives it.
     let widths: Vec<usize> = (0..width)
@@ -289,7 +345,11 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
             .enumerate()
             .map(|(i, s)| {
                 let gap = " ".repeat(widths.get(i).copied().unwrap_or(0).saturating_sub(s.chars().count()));
-                if numeric.get(i) == Some(&true) { format!("{pad}{gap}{s}{pad}") } else { format!("{pad}{s}{gap}{pad}") }
+                if numeric.get(i) == Some(&true) {
+                    format!("{pad}{gap}{s}{pad}")
+                } else {
+                    format!("{pad}{s}{gap}{pad}")
+                }
             })
             .collect();
         format!("{}{}{}", style.row.0, parts.join(style.row.1), style.row.2).trim_end().to_owned()
@@ -317,7 +377,11 @@ pub(crate) fn deepdiff(a: &Value, b: &Value, ignore_order: bool) -> Value {
     compare(a, b, "root", ignore_order, &mut found);
     let mut out = Map::new();
     for kind in [
-        "type_changes", "dictionary_item_added", "dictionary_item_removed", "values_changed", "iterable_item_added",
+        "type_changes",
+        "dictionary_item_added",
+        "dictionary_item_removed",
+        "values_changed",
+        "iterable_item_added",
         "iterable_item_removed",
     ] {
         let items: Vec<(String, Value)> =
@@ -347,7 +411,13 @@ fn type_name(v: &Value) -> &'static str {
     }
 }
 
-fn compare(a: &Value, b: &Value, path: &str, ignore_order: bool, out: &mut Vec<(&'static str, String, Value)>) {
+fn compare(
+    a: &Value,
+    b: &Value,
+    path: &str,
+    ignore_order: bool,
+    out: &mut Vec<(&'static str, String, Value)>,
+) {
     let change = |types: bool| {
         let mut m = Map::new();
         if types {

@@ -19,7 +19,11 @@ fn v4(text: &str) -> Option<u128> {
     let mut bits: u128 = 0;
     for p in text.split('.') {
         // Leading zeroes are refused, as they may mean octal.
-        if p.is_empty() || p.len() > 3 || p.len() > 1 && p.starts_with('0') || !p.bytes().all(|b| b.is_ascii_digit()) {
+        if p.is_empty()
+            || p.len() > 3
+            || p.len() > 1 && p.starts_with('0')
+            || !p.bytes().all(|b| b.is_ascii_digit())
+        {
             return None;
         }
         bits = bits << 8 | u128::from(p.parse::<u8>().ok()?);
@@ -30,7 +34,11 @@ fn v4(text: &str) -> Option<u128> {
 
 fn mask_of(bits: u128, max: u8, prefix: u8) -> u128 {
     let all = if max == 128 { u128::MAX } else { (1u128 << max) - 1 };
-    if prefix == 0 { 0 } else { bits & (all ^ ((1u128.checked_shl(u32::from(max - prefix)).unwrap_or(0)).wrapping_sub(1) & all)) }
+    if prefix == 0 {
+        0
+    } else {
+        bits & (all ^ ((1u128.checked_shl(u32::from(max - prefix)).unwrap_or(0)).wrapping_sub(1) & all))
+    }
 }
 
 fn netmask(max: u8, prefix: u8) -> u128 {
@@ -128,21 +136,40 @@ fn inside(p: &Parsed, nets: &[&str]) -> bool {
 }
 
 const PRIVATE4: &[&str] = &[
-    "0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.0.170/31",
-    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.0.170/31",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "240.0.0.0/4",
     "255.255.255.255/32",
 ];
 const PUBLIC4: &[&str] = &["192.0.0.9/32", "192.0.0.10/32"];
 const PRIVATE6: &[&str] = &[
-    "::1/128", "::/128", "::ffff:0:0/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16",
-    "3fff::/20", "fc00::/7", "fe80::/10",
+    "::1/128",
+    "::/128",
+    "::ffff:0:0/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "3fff::/20",
+    "fc00::/7",
+    "fe80::/10",
 ];
-const PUBLIC6: &[&str] = &[
-    "2001:1::1/128", "2001:1::2/128", "2001:3::/32", "2001:4:112::/48", "2001:20::/28", "2001:30::/28",
-];
+const PUBLIC6: &[&str] =
+    &["2001:1::1/128", "2001:1::2/128", "2001:3::/32", "2001:4:112::/48", "2001:20::/28", "2001:30::/28"];
 const RESERVED6: &[&str] = &[
-    "::/8", "100::/8", "200::/7", "400::/6", "800::/5", "1000::/4", "4000::/3", "6000::/3", "8000::/3", "a000::/3",
-    "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9",
+    "::/8", "100::/8", "200::/7", "400::/6", "800::/5", "1000::/4", "4000::/3", "6000::/3", "8000::/3",
+    "a000::/3", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9",
 ];
 
 fn property(p: &Parsed, name: &str) -> Option<Value> {
@@ -182,7 +209,9 @@ fn property(p: &Parsed, name: &str) -> Option<Value> {
         "broadcast_address" if interface => super::value::ip_object(show(p.six, low | wild)),
         "prefixlen" if interface => Value::from(prefix),
         "with_prefixlen" if interface => Value::from(format!("{}/{prefix}", show(p.six, p.bits))),
-        "with_netmask" if interface => Value::from(format!("{}/{}", show(p.six, p.bits), show(p.six, netmask(p.max, prefix)))),
+        "with_netmask" if interface => {
+            Value::from(format!("{}/{}", show(p.six, p.bits), show(p.six, netmask(p.max, prefix))))
+        }
         "with_hostmask" if interface => Value::from(format!("{}/{}", show(p.six, p.bits), show(p.six, wild))),
         "num_addresses" if interface => count(p.max - prefix, 0),
         "hosts" if interface => count(p.max - prefix, 2),
@@ -212,15 +241,42 @@ pub(crate) fn info(s: &str) -> Option<Value> {
     let p = parse(s)?;
     let names: &[&str] = if p.prefix.is_some() {
         &[
-            "compressed", "exploded", "hostmask", "ip", "is_link_local", "is_loopback", "is_multicast", "is_private",
-            "is_reserved", "is_unspecified", "max_prefixlen", "netmask", "network", "version", "with_hostmask",
-            "with_netmask", "with_prefixlen", "broadcast_address", "network_address", "num_addresses", "hosts",
+            "compressed",
+            "exploded",
+            "hostmask",
+            "ip",
+            "is_link_local",
+            "is_loopback",
+            "is_multicast",
+            "is_private",
+            "is_reserved",
+            "is_unspecified",
+            "max_prefixlen",
+            "netmask",
+            "network",
+            "version",
+            "with_hostmask",
+            "with_netmask",
+            "with_prefixlen",
+            "broadcast_address",
+            "network_address",
+            "num_addresses",
+            "hosts",
             "prefixlen",
         ]
     } else {
         &[
-            "ip", "compressed", "exploded", "is_link_local", "is_loopback", "is_multicast", "is_private", "is_reserved",
-            "is_unspecified", "max_prefixlen", "version",
+            "ip",
+            "compressed",
+            "exploded",
+            "is_link_local",
+            "is_loopback",
+            "is_multicast",
+            "is_private",
+            "is_reserved",
+            "is_unspecified",
+            "max_prefixlen",
+            "version",
         ]
     };
     let mut out = Map::new();
