@@ -46,7 +46,11 @@ async fn d21_megabytes_on_both_streams_come_whole() {
 async fn a_change_stops_at_the_line_that_fails() {
     let (sshd, server) = (Sshd::start(None), Server::start(""));
     let mark = server.dir.join("changed");
-    let lines = json!([format!("echo one >> {}", mark.display()), "false", format!("echo two >> {}", mark.display())]);
+    let lines = json!([
+        format!("echo one >> {}", mark.display()),
+        "false",
+        format!("echo two >> {}", mark.display())
+    ]);
     let job = server.exec(&paramiko(&sshd, "config", &lines)).await;
     assert_eq!((&job["status"], &job["result"]["outcome"]), (&json!("failed"), &json!("partial")), "{job}");
     assert_eq!(std::fs::read_to_string(&mark).unwrap(), "one\n");

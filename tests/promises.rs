@@ -113,6 +113,31 @@ async fn promise_1_5_6_kill_9_loses_nothing_and_pushes_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn promise_2_an_owner_frozen_past_its_lease_sends_nothing_more() {
+    let running = devices("cisco_ios", 1);
+    running.set_faults(&Faults { latency_ms: 100, ..Faults::default() });
+    let server = Server::start("worker: {lease: 2}");
+    let device = running.device(0);
+    let lines: Vec<String> = (0..60).flat_map(loopback).collect();
+    let (_, job) = server.post("/device/exec", &change(device, &lines)).await;
+    eventually(20, "a few lines sent", || marks(&running, 0).len() >= 2);
+    server.signal("-STOP");
+    // Longer than the lease: by now a successor would have been let in.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let frozen = running.journal().lines(0).len();
+    server.signal("-CONT");
+    let job = server.job(job["id"].as_str().unwrap(), 30).await;
+    assert_eq!(job["status"], "failed", "{job}");
+    assert!(["unknown", "partial"].contains(&job["result"]["outcome"].as_str().unwrap()), "{job}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.journal().lines(0).len(), frozen, "sent after its lease had ended");
+    // And the node serves on under a new lease.
+    running.set_faults(&Faults::default());
+    let after = server.exec(&query(device, "show clock")).await;
+    assert_eq!(after["status"], "finished", "{after}\n{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn promise_3_one_devices_changes_start_in_order_and_overlap_with_nothing() {
     let running = devices("cisco_ios", 1);
     let server = Server::start("");
