@@ -1,8 +1,10 @@
 //! Running one job: open the request, render, connect or reuse, execute, parse, report.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use netpulse_model::request::Operation;
 use netpulse_model::result::ResultType;
 use netpulse_model::secret::scrub;
@@ -107,10 +109,23 @@ async fn run_inner(
             held = None;
             None
         }
-        outcome = tokio::time::timeout(deadline, attempt(node, &request, &mut held, &recorder, fence, cancel)) => Some(outcome),
+        // A driver that panics is one job's error; its device's worker goes on.
+        outcome = tokio::time::timeout(
+            deadline,
+            AssertUnwindSafe(attempt(node, &request, &mut held, &recorder, fence, cancel)).catch_unwind(),
+        ) => Some(outcome),
     };
     let tried = match attempt {
-        Some(Ok(tried)) => tried,
+        Some(Ok(Ok(tried))) => tried,
+        Some(Ok(Err(_panic))) => {
+            held = None;
+            let cut = recorder.cut_short();
+            let message = format!("The driver `{}` crashed {}: please report it", request.driver, cut.place);
+            Try {
+                report: cut_report(claim.job.kind, ErrorCode::PluginFailed, message, cut),
+                no_connection: false,
+            }
+        }
         Some(Err(_elapsed)) => {
             held = None;
             let cut = recorder.cut_short();

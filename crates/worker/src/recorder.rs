@@ -91,7 +91,7 @@ impl Watch for Recorder<'_> {
             index,
             total,
             command: scrub(&result.command, self.secrets),
-            stdout: head(&result.stdout),
+            stdout: head(&result.stdout, self.secrets),
             stderr: scrub(&result.stderr, self.secrets),
             exit_status: result.exit_status,
         };
@@ -109,15 +109,16 @@ impl Watch for Recorder<'_> {
 /// Bytes of an answer that an event carries.
 const EVENT_STDOUT: usize = 64 * 1024;
 
-fn head(stdout: &serde_json::Value) -> serde_json::Value {
+fn head(stdout: &serde_json::Value, secrets: &[String]) -> serde_json::Value {
     match stdout {
         serde_json::Value::String(text) if text.len() > EVENT_STDOUT => {
             let mut end = EVENT_STDOUT;
             while !text.is_char_boundary(end) {
                 end -= 1;
             }
-            serde_json::Value::from(&text[..end])
+            serde_json::Value::from(scrub(&text[..end], secrets))
         }
+        serde_json::Value::String(text) => serde_json::Value::from(scrub(text, secrets)),
         other => other.clone(),
     }
 }
