@@ -175,7 +175,9 @@ impl From<QueueError> for ApiError {
                 format!("{}; nothing was changed, try again", capital(&error)),
             )
             .retry_after(1),
-            QueueError::Corrupt(_) | QueueError::UnknownNode(_) => Self::internal(error),
+            QueueError::Corrupt(_) | QueueError::UnknownNode(_) | QueueError::NameTaken(_) => {
+                Self::internal(error)
+            }
         }
     }
 }

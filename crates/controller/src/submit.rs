@@ -73,6 +73,7 @@ pub(crate) fn new_job(
         timeout: Duration::from_secs(request.execution_timeout.unwrap_or(defaults.timeout)),
         result_ttl: Duration::from_secs(request.result_ttl.unwrap_or(defaults.result_ttl)),
         digest: if key.is_some() { digest(app, &payload) } else { [0; 32] },
+        notify: None,
         retry: request.retry,
         idempotency_key: key,
         payload,
@@ -160,6 +161,10 @@ pub(crate) fn accepted(submitted: Submitted) -> Result<(Job, bool), ApiError> {
             let seconds = retry_after.as_secs().max(1);
             Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, format!("{what}; try again in {seconds} s"))
                 .retry_after(seconds))
+        }
+        // Upstream's sentence and status, which its clients know.
+        Submitted::NoNode { why } => {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("Internal Server Error: {why}")))
         }
     }
 }

@@ -106,7 +106,7 @@ fn world(with_worker: bool) -> World {
 }
 
 async fn work(queue: Arc<Embedded>, shutdown: CancellationToken) {
-    let mut signals = queue.join("node-a", 10).await.unwrap();
+    let mut signals = queue.join("node-a", 10.into()).await.unwrap();
     loop {
         while let Some(claim) = queue.claim_fifo("node-a", 1).await.unwrap() {
             let host = claim.job.device_name.clone().unwrap();

@@ -6,7 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod driver;
+mod kinds;
 mod templates;
 
 pub use driver::*;
+pub use kinds::*;
 pub use templates::*;

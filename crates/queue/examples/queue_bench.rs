@@ -33,6 +33,7 @@ fn job(device: usize, kind: JobKind, fifo: bool) -> NewJob {
         idempotency_key: None,
         digest: [0; 32],
         payload: vec![b'x'; 1024],
+        notify: None,
     }
 }
 
@@ -78,7 +79,7 @@ async fn main() {
     let folder = std::env::args().nth(1).map_or(own.path().to_owned(), Into::into);
     let options = Options { max_queued: 1_000_000, max_queued_per_device: 100_000, ..Options::default() };
     let queue = Embedded::open(&folder.join("bench"), options).unwrap();
-    let _signals = queue.join("n1", 10_000).await.unwrap();
+    let _signals = queue.join("n1", 10_000.into()).await.unwrap();
     let alive = queue.clone();
     let heart = tokio::spawn(async move {
         let mut beat = tokio::time::interval(Duration::from_secs(2));

@@ -31,6 +31,7 @@ fn job(device: usize, kind: JobKind) -> NewJob {
         idempotency_key: None,
         digest: [0; 32],
         payload: vec![b'x'; 700],
+        notify: None,
     }
 }
 
@@ -46,7 +47,7 @@ async fn main() {
     let folder = std::env::args().nth(1).expect("the store's folder");
     let options = Options { max_queued: 1_000_000, max_queued_per_device: 1_000_000, ..Options::default() };
     let queue = Embedded::open(folder.as_ref(), options).unwrap();
-    let _signals = queue.join("n1", 100).await.unwrap();
+    let _signals = queue.join("n1", 100.into()).await.unwrap();
     for caller in 0..8 {
         let queue: Arc<Embedded> = queue.clone();
         tokio::spawn(async move {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use netpulse_model::event::{Event, EventId, What};
 use netpulse_model::job::RetryPolicy;
-use netpulse_model::worker::WorkerRecord;
+use netpulse_model::worker::{NodeInfo, WorkerRecord};
 use netpulse_model::{
     DeviceKey, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority, QueueName, Timestamp,
 };
@@ -49,6 +49,10 @@ pub struct NewJob {
     pub digest: [u8; 32],
     /// The request itself, secrets included. The engine seals it before it touches a disk or wire.
     pub payload: Vec<u8>,
+    /// Whom to tell when the job has ended, in the words of whoever delivers it; opaque here, sealed
+    /// like the request. With it, the end of the job, however it comes, puts a [`Delivery`] into
+    /// the outbox in the same step.
+    pub notify: Option<Vec<u8>>,
 }
 
 /// What became of a submission.
@@ -67,6 +71,11 @@ pub enum Submitted {
         /// When it may be worth another try.
         retry_after: Duration,
     },
+    /// Nobody could run it: no node lives, or none has room for its device. Nothing was kept.
+    NoNode {
+        /// What is missing, in words.
+        why: String,
+    },
 }
 
 /// Why the store could not be asked. Everything here is temporary unless it says otherwise.
@@ -84,6 +93,9 @@ pub enum QueueError {
     /// The node has not joined, or has left: whatever it held is lost, and it has to join again.
     #[error("the node `{0}` has not joined")]
     UnknownNode(NodeName),
+    /// Another node of this name lives.
+    #[error("a node named `{0}` lives already: give each node a name of its own (`worker.node`)")]
+    NameTaken(NodeName),
 }
 
 /// The right to be the one writer of one device, until it ends or is renewed.
@@ -185,6 +197,91 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// What a node takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Leases it may hold at a time.
+    pub capacity: usize,
+    /// It owns devices and serves their queues.
+    pub devices: bool,
+    /// It serves `FifoQ`.
+    pub fifo: bool,
+}
+
+impl From<usize> for Role {
+    /// A node for everything, with this capacity.
+    fn from(capacity: usize) -> Self {
+        Self { capacity, devices: true, fifo: true }
+    }
+}
+
+/// A node as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// What it takes.
+    pub role: Role,
+    /// Devices it owns, or that were given to it.
+    pub devices: usize,
+    /// Jobs it runs.
+    pub running: usize,
+    /// It renewed in time.
+    pub alive: bool,
+    /// When it joined.
+    pub joined_at: Timestamp,
+    /// When it last renewed.
+    pub renewed_at: Timestamp,
+}
+
+/// A message of the outbox.
+pub type DeliveryId = uuid::Uuid;
+
+/// A message of the outbox, in the hands of one courier for a while.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Its identity: the same over every attempt, restart and courier.
+    pub id: DeliveryId,
+    /// The job as it ended, whole.
+    pub job: Job,
+    /// [`NewJob::notify`], opened.
+    pub notify: Vec<u8>,
+    /// Which attempt this is, from 1; a courier that was lost counts as one.
+    pub attempt: u32,
+    /// Proof of the claim; grows with every claim of any delivery.
+    pub epoch: u64,
+}
+
+/// What of the outbox is due.
+#[derive(Clone, Default)]
+pub struct Due {
+    /// Claimed for the asker until its hold ends, oldest first.
+    pub deliveries: Vec<Delivery>,
+    /// When the next one that nobody holds is due, from now; none when the outbox is empty.
+    pub next: Option<Duration>,
+}
+
+/// How an attempt to deliver went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// It arrived, or was given up for good (the text says why): forget it.
+    Done(Option<String>),
+    /// Try again after this.
+    Again(Duration),
+}
+
+/// Chooses nodes for devices that have none. Asked by engines that serve many nodes.
+#[async_trait]
+pub trait Placer: Send + Sync + 'static {
+    /// For each device a node of `nodes`, or none when there is no room for it. `nodes` are alive
+    /// and own devices; `count` is what each owns already.
+    ///
+    /// # Errors
+    /// Why none could be chosen for any of them, as a sentence.
+    async fn place(&self, nodes: &[NodeInfo], devices: &[DeviceKey])
+    -> Result<Vec<Option<NodeName>>, String>;
+}
+
 /// What a node is told over its one notification stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
@@ -198,6 +295,11 @@ pub enum Signal {
     StopWorker(String),
     /// A lease was lost: stop sending to this device now.
     LeaseLost(Lease),
+    /// Another node has room and this one more than its share: give this device back as soon as
+    /// nothing runs on it.
+    HandOver(DeviceKey),
+    /// Messages of the outbox are due.
+    Outbox,
 }
 
 /// Counts for `/system/stats`.
@@ -235,7 +337,7 @@ pub enum Followed {
 }
 
 /// Why a job waits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
     /// How many jobs of its queue go before it.
     pub ahead: u64,
@@ -243,6 +345,12 @@ pub struct Waiting {
     pub behind: Option<JobId>,
     /// Not before this time (a retry).
     pub not_before: Option<Timestamp>,
+    /// The node that owns its device, or that was chosen for it.
+    #[serde(default)]
+    pub node: Option<NodeName>,
+    /// Nobody can run it now, and why (no node lives, none has room), in words.
+    #[serde(default)]
+    pub nobody: Option<String>,
 }
 
 /// Where jobs wait and who owns which device.
@@ -290,7 +398,13 @@ pub trait Queue: Send + Sync + 'static {
     /// Makes a node known and opens its notification stream. Jobs that an earlier life of the
     /// same name had running are settled first (promise 6). Dropping the receiver is leaving
     /// without a word: leases run out.
-    async fn join(&self, node: &str, capacity: usize) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError>;
+    ///
+    /// # Errors
+    /// [`QueueError::NameTaken`] when another node of that name lives elsewhere.
+    async fn join(&self, node: &str, role: Role) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError>;
+
+    /// The nodes known: those that live, and those that fell silent and have not come back.
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError>;
 
     /// Leaves: its leases end at once, its workers are removed.
     async fn leave(&self, node: &str) -> Result<(), QueueError>;
@@ -352,6 +466,15 @@ pub trait Queue: Send + Sync + 'static {
     /// was given up, not the result: call again with the same completion until there is a verdict
     /// (promise 11). A call that is repeated while the first one is on its way joins it.
     async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError>;
+
+    // --- the outbox ------------------------------------------------------------------------------
+
+    /// Up to `limit` messages that are due, for `hold`: then, unless settled, they are due again
+    /// (at least once). [`Signal::Outbox`] says when to ask, and so does [`Due::next`].
+    async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError>;
+
+    /// Says how an attempt went. A stale epoch changes nothing.
+    async fn settle(&self, delivery: DeliveryId, epoch: u64, how: Delivered) -> Result<Verdict, QueueError>;
 
     // --- workers -------------------------------------------------------------------------------
 

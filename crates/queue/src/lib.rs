@@ -30,10 +30,11 @@
 //!     idempotency_key: None,
 //!     digest: [0; 32],
 //!     payload: b"the request".to_vec(),
+//!     notify: None,
 //! };
 //! assert!(matches!(queue.submit(vec![job]).await?[..], [Submitted::Accepted(_)]));
 //!
-//! let _signals = queue.join("node-1", 100).await?;
+//! let _signals = queue.join("node-1", 100.into()).await?;
 //! let lease = queue.acquire("node-1", &device).await?.ok_or("somebody holds the device")?;
 //! let claim = queue.claim(&lease).await?.ok_or("nothing waits")?;
 //! assert_eq!(claim.payload, b"the request");

@@ -19,7 +19,7 @@ async fn an_idle_engine_sleeps_until_something_is_due() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { lease: Duration::from_secs(2), ..Options::default() };
     let queue = Embedded::open(folder.path(), options).unwrap();
-    let mut signals = queue.join("n1", 10).await.unwrap();
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = queue.acquire("n1", &netpulse_model::DeviceKey::new("sw1", 22, 22)).await.unwrap().unwrap();
     let before = ticks();
     // Nothing is asked: the timer alone notices, after the lease, that the node is silent.

@@ -40,7 +40,7 @@ fn payloads(folder: &Path) -> i64 {
 async fn promise_12_requests_are_sealed_at_rest_and_removed_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let queue = open(folder.path(), Options::default());
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     accept(&*queue, secret(query("sw1"))).await;
     accept(&*queue, secret(change("sw1"))).await;
     let canceled = accept(&*queue, secret(query("sw1"))).await;
@@ -76,7 +76,7 @@ async fn a_request_that_does_not_open_fails_its_job_and_no_other() {
     drop(db);
 
     let queue = open(folder.path(), Options::default());
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n1", "sw1").await;
     assert_eq!(claim(&*queue, &lease).await.job.id, whole.id);
     let ended = job(&*queue, broken.id).await;
@@ -91,7 +91,7 @@ async fn a_request_that_does_not_open_fails_its_job_and_no_other() {
 async fn promise_10_memory_for_requests_and_results_may_run_out() {
     let folder = tempfile::tempdir().unwrap();
     let queue = open(folder.path(), Options { payload_memory: 0, result_cache: 0, ..Options::default() });
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let big = vec![b'z'; 3 << 20];
     let asked = accept(&*queue, NewJob { payload: big.clone(), ..query("sw1") }).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
@@ -108,7 +108,7 @@ async fn promise_10_memory_for_requests_and_results_may_run_out() {
 async fn lines_noted_by_queries_are_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let queue = open(folder.path(), Options::default());
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     accept(&*queue, fifo_query("sw1")).await;
     let taken = queue.claim_fifo("n1", 1).await.unwrap().unwrap();
     assert_eq!(queue.progress(&taken.token, line(0, "show version")), Verdict::Taken);

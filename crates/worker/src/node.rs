@@ -234,6 +234,14 @@ impl Inner {
                     }
                 }
             }
+            // An idle worker makes room and is not started anew here; a busy one is idle soon enough.
+            Signal::HandOver(device) => {
+                if let Some(mailbox) = self.owners.lock().running.get(&device) {
+                    mailbox.stop.cancel();
+                }
+            }
+            // Whoever sends the messages listens by itself.
+            Signal::Outbox => {}
             Signal::LeaseLost(lease) => {
                 tracing::warn!(device = %lease.device, epoch = lease.epoch, "lease lost; nothing more is sent there");
                 for (_, lost) in self.leases.lock().get(&lease.device).into_iter().flatten() {
@@ -299,7 +307,7 @@ impl Inner {
             lost.cancel();
         }
         let asked = Instant::now();
-        match self.queue.join(&self.name, capacity(&self.config)).await {
+        match self.queue.join(&self.name, capacity(&self.config).into()).await {
             Ok(signals) => {
                 tracing::warn!("this node had been written off; joined again");
                 self.clock.renewed(asked);
@@ -353,7 +361,7 @@ impl Node {
             successful_job_count: 0,
             failed_job_count: 0,
         };
-        let signals = queue.join(&name, capacity(&config)).await?;
+        let signals = queue.join(&name, capacity(&config).into()).await?;
         let inner = Arc::new(Inner {
             clock: Clock::new(queue.lease_time()),
             connects: Semaphore::new(config.worker.connects_at_once.max(1)),

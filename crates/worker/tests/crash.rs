@@ -63,6 +63,7 @@ fn job() -> NewJob {
         idempotency_key: None,
         digest: [0; 32],
         payload: serde_json::to_vec(&request).unwrap(),
+        notify: None,
     }
 }
 

@@ -56,7 +56,7 @@ async fn run_one(queue: &Arc<Embedded>) -> JobId {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d1_readers_never_see_an_end_without_its_result() {
     let (w, client, _folder) = world().await;
-    let _signals = w.queue.join("node-a", 10).await.unwrap();
+    let _signals = w.queue.join("node-a", 10.into()).await.unwrap();
     for n in 0..20 {
         let job = client.exec(&query(&format!("192.0.2.{n}")), &Sent::default()).await.unwrap();
         let reader = {
@@ -81,7 +81,7 @@ async fn d1_readers_never_see_an_end_without_its_result() {
 #[tokio::test]
 async fn exec_waits_pages_follow_and_cancel() {
     let (w, client, _folder) = world().await;
-    let _signals = w.queue.join("node-a", 10).await.unwrap();
+    let _signals = w.queue.join("node-a", 10.into()).await.unwrap();
     let exec = {
         let client = client.clone();
         tokio::spawn(

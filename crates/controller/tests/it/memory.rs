@@ -280,7 +280,7 @@ impl Queue for Memory {
         let before = state.jobs.iter().take_while(|j| j.id != id).filter(|j| j.queue == job.queue);
         let ahead = before.clone().filter(|j| j.status == JobStatus::Queued).count() as u64;
         let behind = before.clone().find(|j| j.status == JobStatus::Started).map(|j| j.id);
-        Ok(Some(Waiting { ahead, behind, not_before: None }))
+        Ok(Some(Waiting { ahead, behind, ..Waiting::default() }))
     }
 
     fn follow(&self, what: Follow, after: Option<EventId>) -> BoxStream<'static, Followed> {
@@ -320,7 +320,19 @@ impl Queue for Memory {
         self.up()
     }
 
-    async fn join(&self, _: &str, _: usize) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError> {
+    async fn join(&self, _: &str, _: Role) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    async fn deliveries(&self, _: usize, _: Duration) -> Result<Due, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn settle(&self, _: DeliveryId, _: u64, _: Delivered) -> Result<Verdict, QueueError> {
         Err(QueueError::Closed)
     }
 

@@ -22,7 +22,7 @@ async fn run<Q: Queue>(queue: &Q, name: &str, completion: Completion) -> Job {
 pub async fn promise_1_what_was_accepted_survives_a_crash<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let mut accepted = Vec::new();
     for make in [query, change, fifo_query, fifo_change] {
         for name in ["sw1", "sw2"] {
@@ -34,7 +34,7 @@ pub async fn promise_1_what_was_accepted_survives_a_crash<F: Factory>() {
     factory.crash(queue).await;
 
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     for before in &accepted {
         assert_eq!(job(&*queue, before.id).await, *before);
     }
@@ -54,7 +54,7 @@ pub async fn promise_1_what_was_accepted_survives_a_crash<F: Factory>() {
 pub async fn promise_1_a_bulk_is_accepted_in_order<F: Factory>() {
     let factory = F::empty(Bounds { max_queued: 100, max_queued_per_device: 3, ..Bounds::default() }).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let bulk: Vec<NewJob> = (0..5).map(|n| query(if n == 2 { "sw2" } else { "sw1" })).collect();
     let ids: Vec<JobId> = bulk.iter().map(|job| job.id).collect();
     let answers = queue.submit(bulk).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn promise_1_a_bulk_is_accepted_in_order<F: Factory>() {
 pub async fn promise_5_no_job_ends_without_its_result<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let reading = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let mut ids = Vec::new();
     for n in 0..20 {
@@ -136,7 +136,7 @@ pub async fn promise_5_a_job_that_waits_too_long_fails<F: Factory>() {
     let ended = job(&*queue, changed.id).await;
     assert_eq!((ended.status, outcome_of(&ended)), (JobStatus::Failed, Some(Outcome::NotApplied)));
     assert_eq!(job(&*queue, patient.id).await.status, JobStatus::Queued);
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n1", "sw1").await;
     assert_eq!(claim(&*queue, &lease).await.job.id, patient.id);
     assert!(queue.claim_fifo("n1", 1).await.unwrap().is_none());
@@ -145,7 +145,7 @@ pub async fn promise_5_a_job_that_waits_too_long_fails<F: Factory>() {
 pub async fn promise_8_the_same_key_gives_the_same_job<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let keyed = || NewJob { idempotency_key: Some("k1".into()), ..query("sw1") };
     let first = accept(&*queue, keyed()).await;
     let again = queue.submit(vec![keyed(), query("sw2"), keyed()]).await.unwrap();
@@ -185,7 +185,7 @@ pub async fn promise_8_the_same_key_gives_the_same_job<F: Factory>() {
     // Over a crash, after its end, until its result is forgotten.
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let ended = run(&*queue, "sw1", finished()).await;
     assert_eq!(queue.submit(vec![keyed()]).await.unwrap(), [Submitted::Known(ended.clone())]);
     assert_eq!(queue.submit(vec![other]).await.unwrap(), [Submitted::KeyReused(first.id)]);
@@ -197,7 +197,7 @@ pub async fn promise_8_the_same_key_gives_the_same_job<F: Factory>() {
 pub async fn promise_9_cancel_says_what_it_did<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let mut signals = queue.join("n1", 10).await.unwrap();
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
     let running = accept(&*queue, change("sw1")).await;
     let waiting = accept(&*queue, change("sw1")).await;
     let last = accept(&*queue, query("sw1")).await;
@@ -235,7 +235,7 @@ pub async fn promise_9_cancel_says_what_it_did<F: Factory>() {
     queue.list(&JobQuery::default()).await.unwrap();
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     assert_eq!(job(&*queue, waiting.id).await.status, JobStatus::Canceled);
     assert_eq!(job(&*queue, last.id).await.status, JobStatus::Canceled);
     let lease = acquire(&*queue, "n1", "sw1").await;
@@ -245,7 +245,7 @@ pub async fn promise_9_cancel_says_what_it_did<F: Factory>() {
 pub async fn promise_9_a_queue_is_emptied<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let running = accept(&*queue, query("sw1")).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
     let held = claim(&*queue, &lease).await;
@@ -265,7 +265,7 @@ pub async fn promise_9_a_queue_is_emptied<F: Factory>() {
 pub async fn promise_10_queues_are_bounded<F: Factory>() {
     let factory = F::empty(Bounds { max_queued: 5, max_queued_per_device: 3, ..Bounds::default() }).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let keyed = || NewJob { idempotency_key: Some("k".into()), ..query("sw1") };
     accept(&*queue, keyed()).await;
     for make in [fifo_query, change] {
@@ -290,7 +290,7 @@ pub async fn promise_10_queues_are_bounded<F: Factory>() {
     // The bound is kept over a crash, and a start makes room.
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     full(queue.submit(vec![query("sw4")]).await.unwrap().pop());
     let lease = acquire(&*queue, "n1", "sw2").await;
     claim(&*queue, &lease).await;
@@ -301,7 +301,7 @@ pub async fn promise_10_queues_are_bounded<F: Factory>() {
 pub async fn promise_10_watchers_neither_block_nor_fill_memory<F: Factory>() {
     let factory = F::empty(Bounds { events: 50, ..Bounds::default() }).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let mut slow = queue.follow(Follow::All, None);
     accept(&*queue, query("sw1")).await;
     assert!(matches!(next(&mut slow).await, Followed::Event(_)));
@@ -329,7 +329,7 @@ async fn next(stream: &mut (impl futures_util::Stream<Item = Followed> + Unpin))
 pub async fn promise_11_an_outage_refuses_submits_and_holds_results<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let asked = accept(&*queue, query("sw1")).await;
     let changed = accept(&*queue, change("sw2")).await;
     let waiting = accept(&*queue, change("sw3")).await;
@@ -395,7 +395,7 @@ pub async fn promise_11_an_outage_refuses_submits_and_holds_results<F: Factory>(
 pub async fn results_are_forgotten_but_outcomes_are_kept<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     accept(&*queue, query("sw1")).await;
     let asked = run(&*queue, "sw1", finished()).await;
     accept(&*queue, change("sw1")).await;
@@ -447,7 +447,7 @@ fn names(followed: &[Followed]) -> Vec<&'static str> {
 pub async fn events_tell_a_job_from_its_start_to_its_end<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let changed = accept(&*queue, change("sw1")).await;
     accept(&*queue, query("sw2")).await;
     let live = tokio::spawn(collect(queue.follow(Follow::Job(changed.id), None)));
@@ -485,7 +485,7 @@ pub async fn events_tell_a_job_from_its_start_to_its_end<F: Factory>() {
 pub async fn events_of_an_ended_job_are_told_from_the_job<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let changed = accept(&*queue, change("sw1")).await;
     run(&*queue, "sw1", applied()).await;
     let waiting = accept(&*queue, query("sw1")).await;
@@ -495,7 +495,7 @@ pub async fn events_of_an_ended_job_are_told_from_the_job<F: Factory>() {
     factory.crash(queue).await;
 
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let told = collect(queue.follow(Follow::Job(changed.id), None)).await;
     let told = told.into_iter().filter(|item| matches!(item, Followed::Event(_))).collect::<Vec<_>>();
     assert_eq!(names(&told), ["queued", "started", "line", "ended"]);
@@ -563,8 +563,8 @@ pub async fn pages_stay_apart_while_jobs_come_and_go<F: Factory>() {
 pub async fn lists_filter<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
-    let _others = queue.join("n2", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    let _others = queue.join("n2", 10.into()).await.unwrap();
     let one = accept(&*queue, query("sw1")).await.id;
     let console = DeviceKey::new("sw1", 2001, 22);
     let two = accept(&*queue, new_job(QueueName::Fifo, console.clone(), JobKind::Query)).await.id;
@@ -612,7 +612,7 @@ pub async fn lists_filter<F: Factory>() {
 pub async fn a_waiter_is_told_of_the_end<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let asked = accept(&*queue, query("sw1")).await;
     let brief = queue.ended(asked.id, Duration::from_millis(20)).await.unwrap().unwrap();
     assert_eq!(brief.status, JobStatus::Queued, "as it stands when the time is over");
@@ -635,7 +635,7 @@ pub async fn a_waiter_is_told_of_the_end<F: Factory>() {
 pub async fn workers_are_listed_and_stopped<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let mut signals = queue.join("n1", 10).await.unwrap();
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
     let record = |name: &str| WorkerRecord {
         name: name.into(),
         status: WorkerState::Idle,

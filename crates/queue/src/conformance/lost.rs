@@ -8,8 +8,8 @@ use crate::api::Verdict;
 pub async fn promise_6_a_query_is_tried_again_after_its_worker<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _one = queue.join("n1", 10).await.unwrap();
-    let _two = queue.join("n2", 10).await.unwrap();
+    let _one = queue.join("n1", 10.into()).await.unwrap();
+    let _two = queue.join("n2", 10.into()).await.unwrap();
     let first = accept(&*queue, query("sw1")).await;
     accept(&*queue, query("sw1")).await;
     let fifo = accept(&*queue, fifo_query("sw2")).await;
@@ -29,7 +29,7 @@ pub async fn promise_6_a_query_is_tried_again_after_its_worker<F: Factory>() {
     // The same over a crash of everything: a node of the same name starts anew.
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let _two = queue.join("n2", 10).await.unwrap();
+    let _two = queue.join("n2", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n2", "sw1").await;
     let again = claim(&*queue, &lease).await;
     assert_eq!(again.job.id, first.id);
@@ -43,7 +43,7 @@ pub async fn promise_6_a_query_that_ends_its_workers_is_given_up<F: Factory>() {
     let queue = factory.open().await;
     let poison = accept(&*queue, fifo_query("sw1")).await;
     for attempt in 1..=3 {
-        let _signals = queue.join("n1", 10).await.unwrap();
+        let _signals = queue.join("n1", 10.into()).await.unwrap();
         let claim = queue.claim_fifo("n1", 1).await.unwrap().expect("tried again");
         assert_eq!(claim.job.attempt, attempt);
         queue.leave("n1").await.unwrap();
@@ -56,8 +56,8 @@ pub async fn promise_6_a_query_that_ends_its_workers_is_given_up<F: Factory>() {
 pub async fn promise_6_a_modification_is_never_pushed_twice<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _one = queue.join("n1", 10).await.unwrap();
-    let _two = queue.join("n2", 10).await.unwrap();
+    let _one = queue.join("n1", 10.into()).await.unwrap();
+    let _two = queue.join("n2", 10.into()).await.unwrap();
     let untouched = accept(&*queue, change("sw1")).await;
     let halfway = accept(&*queue, change("sw2")).await;
     let fifo = accept(&*queue, fifo_change("sw3")).await;
@@ -96,7 +96,7 @@ pub async fn promise_6_a_modification_is_never_pushed_twice<F: Factory>() {
 pub async fn promise_6_a_crash_leaves_the_last_line_known<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let silent = accept(&*queue, change("sw1")).await;
     let noted = accept(&*queue, change("sw2")).await;
     let done = accept(&*queue, change("sw3")).await;
@@ -114,7 +114,7 @@ pub async fn promise_6_a_crash_leaves_the_last_line_known<F: Factory>() {
 
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let ended = job(&*queue, silent.id).await;
     assert_eq!(ended.status, JobStatus::Failed);
     assert!(
@@ -136,7 +136,7 @@ pub async fn promise_6_a_crash_leaves_the_last_line_known<F: Factory>() {
 pub async fn promise_6_a_started_modification_is_not_taken_back<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let changed = accept(&*queue, change("sw1")).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
     let first = claim(&*queue, &lease).await;
@@ -154,8 +154,8 @@ pub async fn promise_6_a_started_modification_is_not_taken_back<F: Factory>() {
 pub async fn promise_7_stale_owners_are_refused<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _one = queue.join("n1", 10).await.unwrap();
-    let _two = queue.join("n2", 10).await.unwrap();
+    let _one = queue.join("n1", 10.into()).await.unwrap();
+    let _two = queue.join("n2", 10.into()).await.unwrap();
     let asked = accept(&*queue, query("sw1")).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
     let old = claim(&*queue, &lease).await;
@@ -186,14 +186,14 @@ pub async fn promise_7_stale_owners_are_refused<F: Factory>() {
     assert_eq!(queue.complete(&theirs, finished()).await.unwrap(), Verdict::Stale);
 
     // A node that joins again under the same name is another life.
-    let _two = queue.join("n2", 10).await.unwrap();
+    let _two = queue.join("n2", 10.into()).await.unwrap();
     assert_eq!(queue.complete(&mine.token, finished()).await.unwrap(), Verdict::Stale);
 }
 
 pub async fn retries_wait_their_time<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let first = accept(&*queue, query("sw1")).await;
     let second = accept(&*queue, query("sw1")).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
@@ -211,7 +211,7 @@ pub async fn retries_wait_their_time<F: Factory>() {
     queue.list(&crate::api::JobQuery::default()).await.unwrap();
     factory.crash(queue).await;
     let queue = factory.open().await;
-    let mut signals = queue.join("n1", 10).await.unwrap();
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n1", "sw1").await;
     assert_eq!(job(&*queue, first.id).await.status, JobStatus::Scheduled);
     assert!(queue.claim(&lease).await.unwrap().is_none());

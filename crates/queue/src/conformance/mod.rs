@@ -89,6 +89,7 @@ pub fn new_job(queue: QueueName, device: DeviceKey, kind: JobKind) -> NewJob {
         idempotency_key: None,
         digest: [1; 32],
         payload: format!("payload of {id}").into_bytes(),
+        notify: None,
     }
 }
 

@@ -191,7 +191,7 @@ impl<F: Factory> Pair<F> {
     async fn join(&mut self) {
         self._signals.clear();
         for node in NODES {
-            self._signals.push(self.queue.join(node, 10).await.unwrap());
+            self._signals.push(self.queue.join(node, 10.into()).await.unwrap());
         }
     }
 
@@ -298,7 +298,7 @@ impl<F: Factory> Pair<F> {
             }
             Operation::Cancel { pick } => self.cancel(pick).await,
             Operation::Rejoin { node } => {
-                self._signals[node] = self.queue.join(NODES[node], 10).await.unwrap();
+                self._signals[node] = self.queue.join(NODES[node], 10.into()).await.unwrap();
                 self.reference.lose_node(node);
             }
             Operation::Silence { node } => {

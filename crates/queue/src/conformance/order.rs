@@ -10,8 +10,8 @@ use crate::api::Verdict;
 pub async fn promise_2_a_device_has_one_owner<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let mut first_signals = queue.join("n1", 10).await.unwrap();
-    let mut second_signals = queue.join("n2", 10).await.unwrap();
+    let mut first_signals = queue.join("n1", 10.into()).await.unwrap();
+    let mut second_signals = queue.join("n2", 10.into()).await.unwrap();
     let first = acquire(&*queue, "n1", "sw1").await;
     assert_eq!(
         queue.acquire("n1", &device("sw1")).await.unwrap(),
@@ -51,7 +51,7 @@ pub async fn promise_2_epochs_never_repeat<F: Factory>() {
     let mut last = 0;
     for _ in 0..3 {
         let queue = factory.open().await;
-        let _signals = queue.join("n1", 10).await.unwrap();
+        let _signals = queue.join("n1", 10.into()).await.unwrap();
         for name in ["sw1", "sw2"] {
             accept(&*queue, query(name)).await;
             let lease = acquire(&*queue, "n1", name).await;
@@ -69,8 +69,8 @@ pub async fn promise_2_epochs_never_repeat<F: Factory>() {
 pub async fn promise_2_a_fifo_modification_is_the_one_writer<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let mut signals = queue.join("n1", 10).await.unwrap();
-    let _others = queue.join("n2", 10).await.unwrap();
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
+    let _others = queue.join("n2", 10.into()).await.unwrap();
     accept(&*queue, fifo_change("sw1")).await;
     accept(&*queue, fifo_change("sw1")).await;
     let writer = queue.claim_fifo("n2", 8).await.unwrap().expect("nobody holds sw1");
@@ -101,7 +101,7 @@ pub async fn promise_2_a_fifo_modification_is_the_one_writer<F: Factory>() {
 pub async fn promise_3_priority_then_acceptance<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     for fifo in [false, true] {
         let make = |priority| {
             let make = if fifo { fifo_query } else { query };
@@ -135,7 +135,7 @@ pub async fn promise_3_priority_then_acceptance<F: Factory>() {
 pub async fn promise_3_a_device_runs_one_job_of_its_queue<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let first = accept(&*queue, query("sw1")).await;
     let second = accept(&*queue, query("sw1")).await;
     accept(&*queue, query("sw2")).await;
@@ -152,7 +152,7 @@ pub async fn promise_3_a_device_runs_one_job_of_its_queue<F: Factory>() {
 pub async fn promise_3_a_modification_overlaps_with_nothing<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n1", "sw1").await;
     let pinned = accept(&*queue, query("sw1")).await;
     let beside = accept(&*queue, fifo_query("sw1")).await;
@@ -180,7 +180,7 @@ pub async fn promise_3_a_modification_overlaps_with_nothing<F: Factory>() {
 pub async fn promise_3_fifo_keeps_to_sessions_per_device<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     for _ in 0..3 {
         accept(&*queue, fifo_query("sw1")).await;
     }
@@ -200,9 +200,9 @@ pub async fn nodes_are_signalled_when_jobs_may_start<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
     accept(&*queue, query("sw0")).await;
-    let mut one = queue.join("n1", 10).await.unwrap();
+    let mut one = queue.join("n1", 10.into()).await.unwrap();
     signal(&mut one, |s| *s == Signal::Device(device("sw0"))).await;
-    let mut two = queue.join("n2", 10).await.unwrap();
+    let mut two = queue.join("n2", 10.into()).await.unwrap();
     signal(&mut two, |s| *s == Signal::Device(device("sw0"))).await;
 
     accept(&*queue, fifo_query("sw1")).await;
@@ -229,7 +229,7 @@ pub async fn nodes_are_signalled_when_jobs_may_start<F: Factory>() {
 pub async fn a_waiting_job_says_why<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let first = accept(&*queue, query("sw1")).await;
     accept(&*queue, query("sw1")).await;
     let third = accept(&*queue, query("sw1")).await;
@@ -250,7 +250,7 @@ pub async fn a_waiting_job_says_why<F: Factory>() {
 pub async fn a_call_dropped_half_way_leaves_no_job_behind<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;
-    let _signals = queue.join("n1", 10).await.unwrap();
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
     let lease = acquire(&*queue, "n1", "sw1").await;
     let changed = accept(&*queue, change("sw1")).await;
     for _ in 0..5 {

@@ -132,7 +132,7 @@ impl Core {
             }
             None => {
                 for (node, state) in &self.nodes {
-                    if state.alive {
+                    if state.alive && state.role.devices {
                         let signal = Signal::Device(key.clone());
                         self.effects.push(Effect::Signal { node: node.clone(), signal });
                         device.signaled = true;
@@ -145,7 +145,7 @@ impl Core {
     /// Tells every node that `FifoQ` has a job that may start; once until it asks.
     pub(super) fn signal_fifo(&mut self) {
         for (node, state) in &mut self.nodes {
-            if state.alive && !state.fifo_signaled {
+            if state.alive && state.role.fifo && !state.fifo_signaled {
                 state.fifo_signaled = true;
                 self.effects.push(Effect::Signal { node: node.clone(), signal: Signal::Fifo });
             }

@@ -486,10 +486,11 @@ impl Core {
                 Some(Waiting {
                     ahead: ahead as u64,
                     behind: device.and_then(Device::holder),
-                    not_before: None,
+                    node: device.and_then(|device| device.lease.as_ref()).map(|lease| lease.node.clone()),
+                    ..Waiting::default()
                 })
             }
-            Phase::Delayed => Some(Waiting { ahead: 0, behind: None, not_before: live.not_before }),
+            Phase::Delayed => Some(Waiting { not_before: live.not_before, ..Waiting::default() }),
             _ => None,
         }
     }

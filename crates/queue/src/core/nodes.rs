@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use netpulse_model::{DeviceKey, JobId};
+use netpulse_model::{DeviceKey, JobId, Timestamp};
 
 use super::ends::Lost;
 use super::{Core, Effect, Timer};
-use crate::api::{Lease, Signal};
+use crate::api::{Lease, NodeStatus, Role, Signal};
 use crate::clock::Moment;
 
 /// A node that has joined. One that fell silent stays known until it renews or leaves, so that it
@@ -14,8 +14,10 @@ use crate::clock::Moment;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) alive: bool,
-    /// Devices it may own.
-    pub(super) capacity: usize,
+    /// What it takes.
+    pub(super) role: Role,
+    joined_at: Timestamp,
+    renewed_at: Timestamp,
     pub(super) running: HashSet<JobId>,
     pub(super) leases: HashSet<DeviceKey>,
     /// Taken from it since it last renewed.
@@ -28,12 +30,14 @@ pub(super) struct Node {
 
 impl Core {
     /// Makes a node known. What an earlier life of that name held is settled first.
-    pub(crate) fn join(&mut self, name: &str, capacity: usize, now: Moment) {
+    pub(crate) fn join(&mut self, name: &str, role: Role, now: Moment) {
         self.leave(name, now);
         let until = now.after(self.rules.lease);
         let node = Node {
             alive: true,
-            capacity,
+            role,
+            joined_at: now.wall,
+            renewed_at: now.wall,
             running: HashSet::new(),
             leases: HashSet::new(),
             lost: Vec::new(),
@@ -44,7 +48,7 @@ impl Core {
         self.timers.insert((until, Timer::Silent(name.to_owned())));
         let waiting: Vec<DeviceKey> = self.ready.iter().cloned().collect();
         for key in waiting {
-            if self.devices.get_mut(&key).is_some_and(|device| device.lease.is_none()) {
+            if role.devices && self.devices.get_mut(&key).is_some_and(|device| device.lease.is_none()) {
                 let signal = Signal::Device(key);
                 self.effects.push(Effect::Signal { node: name.to_owned(), signal });
             }
@@ -102,6 +106,7 @@ impl Core {
     pub(crate) fn renew(&mut self, name: &str, now: Moment) -> Option<Vec<Lease>> {
         let until = now.after(self.rules.lease);
         let node = self.nodes.get_mut(name)?;
+        node.renewed_at = now.wall;
         let lost = std::mem::take(&mut node.lost);
         let woken = !std::mem::replace(&mut node.alive, true);
         let old = std::mem::replace(&mut node.until, until);
@@ -122,6 +127,25 @@ impl Core {
         Some(lost)
     }
 
+    /// Every node known.
+    pub(crate) fn node_statuses(&self) -> Vec<NodeStatus> {
+        let mut statuses: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|(name, node)| NodeStatus {
+                name: name.clone(),
+                role: node.role,
+                devices: node.leases.len(),
+                running: node.running.len(),
+                alive: node.alive,
+                joined_at: node.joined_at,
+                renewed_at: node.renewed_at,
+            })
+            .collect();
+        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+        statuses
+    }
+
     /// Takes a device for a node, unless another holds it, or a modification of `FifoQ` runs on it.
     pub(crate) fn acquire(&mut self, name: &str, key: &DeviceKey) -> Option<Lease> {
         let node = self.nodes.get_mut(name).filter(|node| node.alive)?;
@@ -131,7 +155,7 @@ impl Core {
             Some(_) => return None,
             None => device.signaled = false,
         }
-        if device.writer.is_some() || node.leases.len() >= node.capacity {
+        if device.writer.is_some() || node.leases.len() >= node.role.capacity {
             self.refresh(key);
             return None;
         }

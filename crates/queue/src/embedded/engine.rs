@@ -14,8 +14,8 @@ use super::store::{self, Accept, Inserted};
 use super::writer::{Done, Report, Work};
 use super::{Embedded, Shared, State};
 use crate::api::{
-    Canceled, Claim, ClaimToken, Completion, Follow, Followed, JobCounts, JobQuery, Lease, NewJob, Page,
-    Queue, QueueError, Signal, Submitted, Verdict, Waiting,
+    Canceled, Claim, ClaimToken, Completion, Delivered, DeliveryId, Due, Follow, Followed, JobCounts,
+    JobQuery, Lease, NewJob, NodeStatus, Page, Queue, QueueError, Role, Signal, Submitted, Verdict, Waiting,
 };
 use crate::clock::Moment;
 use crate::core::{Cancel, Completed, Live, Record, Sealed};
@@ -409,16 +409,34 @@ impl Queue for Embedded {
         self.shared.barrier(Work::Touch).await
     }
 
-    async fn join(&self, node: &str, capacity: usize) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError> {
+    async fn join(&self, node: &str, role: Role) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError> {
         let (tell, told) = mpsc::unbounded_channel();
         self.shared.with(|state, now| {
             // What the earlier life loses is told to the earlier channel.
             state.core.leave(node, now);
             self.shared.perform(state, now);
             state.signals.insert(node.to_owned(), tell);
-            state.core.join(node, capacity, now);
+            state.core.join(node, role, now);
         });
         Ok(told)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
+        Ok(self.shared.with(|state, _| state.core.node_statuses()))
+    }
+
+    async fn deliveries(&self, _limit: usize, _hold: Duration) -> Result<Due, QueueError> {
+        // No way puts anything into this engine's outbox yet.
+        Ok(Due::default())
+    }
+
+    async fn settle(
+        &self,
+        _delivery: DeliveryId,
+        _epoch: u64,
+        _how: Delivered,
+    ) -> Result<Verdict, QueueError> {
+        Ok(Verdict::Stale)
     }
 
     async fn leave(&self, node: &str) -> Result<(), QueueError> {

@@ -1,0 +1,3 @@
+//! The built-in credential providers, and the resolver that puts their secrets into connection arguments.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
