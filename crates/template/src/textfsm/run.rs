@@ -282,9 +282,8 @@ fn nested<'t>(template: &Template, index: usize, text: &'t str) -> Result<Option
             regex
                 .names()
                 .iter()
-                .map(|(name, group)| {
-                    (Arc::from(name.as_str()), scratch.span(*group).map(|(a, b)| &text[a..b]))
-                })
+                .zip(1u32..)
+                .map(|(name, group)| (Arc::from(&**name), scratch.span(group).map(|(a, b)| &text[a..b])))
                 .collect(),
         )
     }))

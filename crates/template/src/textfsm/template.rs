@@ -345,8 +345,9 @@ fn read_rule(
     let assigns = regex
         .names()
         .iter()
+        .zip(1u32..)
         .filter_map(|(name, group)| {
-            values.iter().position(|v| *v.name == **name).map(|value| (*group, value))
+            values.iter().position(|v| *v.name == **name).map(|value| (group, value))
         })
         .collect();
     let mut rule = Rule {
