@@ -9,10 +9,10 @@
 /// A set of ASCII bytes.
 pub(super) type Set = [u64; 2];
 
-/// Whether a byte is in a set.
+/// Whether an ASCII byte is in a set.
 #[inline]
 pub(super) const fn has(set: &Set, byte: u8) -> bool {
-    byte < 128 && set[(byte >> 6) as usize] >> (byte & 63) & 1 != 0
+    set[(byte >> 6 & 1) as usize] >> (byte & 63) & 1 != 0
 }
 
 const fn complement(set: Set) -> Set {
@@ -100,7 +100,7 @@ const MOST_OPS: usize = 2_000;
 const MOST_TEXT: usize = 30_000;
 const MOST_DEPTH: u32 = 40;
 /// Most steps that a counted group is written out to.
-const MOST_COPIES: usize = 128;
+const MOST_COPIES: usize = 512;
 /// Steps that one look for a beginning may take.
 const FIRST_FUEL: u32 = 64;
 
@@ -241,7 +241,15 @@ impl Reader<'_> {
         while let Some(byte) = self.peek() {
             let atom = match byte {
                 b'|' | b')' => break,
-                b'*' | b'+' | b'?' | b'{' => return None,
+                b'*' | b'+' | b'?' => return None,
+                b'{' => {
+                    // A brace that counts nothing is a brace.
+                    if self.pattern.get(self.at + 1).is_none_or(brace_counts) {
+                        return None;
+                    }
+                    self.at += 1;
+                    Atom::Byte(byte)
+                }
                 b'.' => {
                     self.at += 1;
                     Atom::Set(DOT)
@@ -284,7 +292,7 @@ impl Reader<'_> {
             Some(b'*') => (0, ENDLESS),
             Some(b'+') => (1, ENDLESS),
             Some(b'?') => (0, 1),
-            Some(b'{') => self.counts()?,
+            Some(b'{') if self.pattern.get(self.at + 1).is_none_or(brace_counts) => self.counts()?,
             _ => {
                 return Some(match atom {
                     Atom::Byte(byte) => {
@@ -582,6 +590,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether what follows a brace could be read as a count.
+const fn brace_counts(byte: &u8) -> bool {
+    byte.is_ascii_digit() || *byte == b','
 }
 
 /// The number of `\d` and its like.

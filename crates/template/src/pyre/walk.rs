@@ -1,14 +1,19 @@
 //! Runs a plain program over an ASCII subject, from one place and with bounded effort.
 //!
 //! Choices that the next byte decides are no choices; the rest backtracks by recursion. A run that
-//! takes too many steps gives up, and PCRE2 has the word.
+//! takes long begins to remember where it failed, which keeps it polynomial; one that takes too
+//! long or nests too deeply gives up, and PCRE2 has the word.
 
 use super::plain::{DOT, ENDLESS, Op, Plain, Set, has};
 
 /// No position.
 pub(super) const UNSET: u32 = u32::MAX;
 /// Steps after which a run gives up.
-const STEPS: u32 = 10_000;
+const STEPS: u32 = 100_000;
+/// Steps after which failures are remembered.
+const MEMO_AFTER: u32 = 400;
+/// Most places (steps of the program times positions) that are remembered.
+const MEMO_BITS: usize = 1 << 22;
 /// Choices on top of each other, so that the stack stays small.
 const DEPTH: u32 = 300;
 
@@ -18,6 +23,8 @@ pub(super) struct Slots {
     pub at: Vec<u32>,
     /// What was overwritten since a choice, to be put back.
     trail: Vec<(u16, u32)>,
+    /// Where an attempt failed: a bit for each step of the program at each position.
+    memo: Vec<u64>,
 }
 
 impl Slots {
@@ -34,6 +41,9 @@ struct Walk<'a> {
     subject: &'a [u8],
     slots: &'a mut Slots,
     steps: u32,
+    start: usize,
+    /// Positions that are remembered, from `start` on; 0 while nothing is.
+    width: usize,
     end: usize,
 }
 
@@ -51,7 +61,7 @@ impl Plain {
         }
         slots.clear(groups);
         slots.trail.clear();
-        let mut walk = Walk { plain: self, subject, slots, steps: STEPS, end: 0 };
+        let mut walk = Walk { plain: self, subject, slots, steps: STEPS, start: at, width: 0, end: 0 };
         let hit = walk.go(0, at, 0);
         if walk.steps == 0 {
             return None;
@@ -99,12 +109,35 @@ impl Walk<'_> {
             self.steps = 0;
             return false;
         }
+        let bit = if self.steps < STEPS - MEMO_AFTER { self.memo_bit(pc, at) } else { None };
+        if let Some(bit) = bit
+            && self.slots.memo[bit >> 6] >> (bit & 63) & 1 != 0
+        {
+            return false;
+        }
         let mark = self.slots.trail.len();
         if self.go(pc, at, depth + 1) {
             return true;
         }
         self.unwind(mark);
+        if let Some(bit) = bit {
+            self.slots.memo[bit >> 6] |= 1 << (bit & 63);
+        }
         false
+    }
+
+    /// The bit of a place in the memory of failures; groups and choices made before have no say in
+    /// whether the rest of a plain program matches.
+    #[cold]
+    fn memo_bit(&mut self, pc: usize, at: usize) -> Option<usize> {
+        if self.width == 0 {
+            let ops = self.plain.ops.len();
+            self.width = (self.subject.len() - self.start + 1).min(MEMO_BITS / ops);
+            self.slots.memo.clear();
+            self.slots.memo.resize((ops * self.width).div_ceil(64), 0);
+        }
+        let at = at - self.start;
+        (at < self.width).then(|| pc * self.width + at)
     }
 
     fn go(&mut self, mut pc: usize, mut at: usize, depth: u32) -> bool {

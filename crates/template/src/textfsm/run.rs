@@ -83,7 +83,11 @@ impl Template {
                 return Err(overdue(number, None));
             }
             let ascii = all_ascii || line.is_ascii();
-            for rule in &self.states[state].1 {
+            let first = line.as_bytes().first().copied();
+            for (rule, lead) in self.states[state].1.iter().zip(&self.leads[state]) {
+                if !lead.fits(first) {
+                    continue;
+                }
                 let hit = rule.regex.matches(line, ascii, scratch).map_err(|why| {
                     limit(format!(
                         "rule on line {} gave up on input line {}: {why}. Simplify its pattern",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{TemplateError, code};
 use crate::limits::Limits;
-use crate::pyre::Regex;
+use crate::pyre::{Lead, Regex};
 
 /// Longest name of a value or state.
 const MAX_NAME: usize = 48;
@@ -83,6 +83,8 @@ pub struct Template {
     pub(super) values: Vec<Value>,
     pub(super) header: Arc<[Arc<str>]>,
     pub(super) states: Vec<(String, Vec<Rule>)>,
+    /// For each rule of each state, what a line must begin with.
+    pub(super) leads: Vec<Box<[Lead]>>,
     pub(super) start: usize,
     /// An EOF state is written, so no record is implied at the end of the input.
     pub(super) eof_state: bool,
@@ -141,6 +143,7 @@ impl Template {
             header: values.iter().map(|v| Arc::clone(&v.name)).collect(),
             values,
             states,
+            leads: Vec::new(),
             start: 0,
             eof_state: false,
             limits,
@@ -200,6 +203,8 @@ impl Template {
             }
         }
         self.start = index.get("Start").copied().unwrap_or(0);
+        self.leads =
+            self.states.iter().map(|(_, rules)| rules.iter().map(|r| r.regex.lead()).collect()).collect();
         Ok(())
     }
 }
