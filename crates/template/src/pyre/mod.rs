@@ -58,18 +58,61 @@ impl std::fmt::Debug for Regex {
     }
 }
 
-/// The ASCII bytes a match can begin with; a small thing to ask before the pattern itself.
+/// Checks a pattern without keeping it.
+///
+/// # Errors
+/// Python's own words.
+pub fn check(pattern: &str) -> Result<(), String> {
+    if Plain::is_plain(pattern) {
+        return Ok(());
+    }
+    syntax::parse(pattern).map(|_| ())
+}
+
+/// What can be asked of an ASCII subject before the pattern itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Lead((plain::Set, bool));
+pub struct Lead {
+    first: plain::Set,
+    /// The empty subject may match.
+    end: bool,
+    needs: plain::Set,
+}
+
+/// The bytes of a subject.
+#[derive(Clone, Copy, Debug)]
+pub struct Held(plain::Set);
+
+impl Held {
+    /// Those of an ASCII subject.
+    pub fn of(subject: &[u8]) -> Self {
+        let mut held = [0; 2];
+        for byte in subject {
+            held[usize::from(byte >> 6 & 1)] |= 1 << (byte & 63);
+        }
+        Self(held)
+    }
+}
 
 impl Lead {
     /// Whether a subject with this first byte (none when empty) can match.
     #[inline]
-    pub const fn fits(&self, byte: Option<u8>) -> bool {
-        match byte {
-            Some(byte) => byte >= 128 || plain::has(&self.0.0, byte),
-            None => self.0.1,
+    pub const fn fits(&self, first: Option<u8>) -> bool {
+        match first {
+            Some(byte) => plain::has(&self.first, byte),
+            None => self.end,
         }
+    }
+
+    /// Whether anything must be held.
+    #[inline]
+    pub const fn is_choosy(&self) -> bool {
+        self.needs[0] | self.needs[1] != 0
+    }
+
+    /// Whether a subject that holds these bytes can match.
+    #[inline]
+    pub const fn is_met(&self, held: &Held) -> bool {
+        self.needs[0] & !held.0[0] == 0 && self.needs[1] & !held.0[1] == 0
     }
 }
 
@@ -277,9 +320,13 @@ impl Regex {
         self.written
     }
 
-    /// What an ASCII subject must begin with.
+    /// What an ASCII subject must begin with and hold.
     pub fn lead(&self) -> Lead {
-        self.plain.as_ref().map_or(Lead(([u64::MAX; 2], true)), |plain| Lead(plain.first))
+        self.plain.as_ref().map_or(Lead { first: [u64::MAX; 2], end: true, needs: [0; 2] }, |plain| Lead {
+            first: plain.first.0,
+            end: plain.first.1,
+            needs: plain.needs,
+        })
     }
 
     fn full(&self) -> Result<&Full, String> {
@@ -334,7 +381,8 @@ mod tests {
     }
 
     fn groups_or_limit(pattern: &str, line: &str, ascii: bool) -> Result<Option<Groups>, String> {
-        let regex = Regex::new(pattern).unwrap();
+        // PCRE2 refuses some looks within looks that Python takes.
+        let regex = Regex::new(pattern)?;
         let mut scratch = Scratch::default();
         let hit = regex.matches(line, ascii, &mut scratch)?;
         Ok(hit.then(|| (0..=regex.names().len() as u32).map(|g| scratch.span(g)).collect()))
@@ -380,10 +428,10 @@ mod tests {
         ])
         .prop_map(str::to_owned);
         let repeat = prop::sample::select(vec![
-            "", "", "", "*", "+", "?", "{2}", "{1,2}", "*?", "+?", "??", "{2,}", "{,2}", "{0,3}?",
+            "", "", "", "*", "+", "?", "{2}", "{1,2}", "*?", "+?", "??", "{2,}", "{,2}", "{0,3}?", "{0}",
         ]);
         let inner = leaf.prop_recursive(4, 24, 5, move |inner| {
-            let pieces = prop::collection::vec((inner, repeat.clone(), 0..8u8), 1..5);
+            let pieces = prop::collection::vec((inner, repeat.clone(), 0..14u8), 1..5);
             let arms = prop::collection::vec(pieces, 1..3);
             arms.prop_map(|arms| {
                 let arm = |pieces: Vec<(String, &str, u8)>| -> String {
@@ -395,6 +443,8 @@ mod tests {
                             2 => format!("(?P<NAME>(?:{piece}){repeat})"),
                             3 => format!("(?={piece})"),
                             4 => format!("(?!{piece})"),
+                            6 => format!("(?<={piece})"),
+                            7 => format!("(?<!{piece})"),
                             5 if piece.chars().count() == 1 => format!("{piece}{repeat}"),
                             _ => format!("(?:{piece}){repeat}"),
                         })

@@ -6,6 +6,8 @@
 //! [`super::syntax`], whose word is final: this module accepts a subset of what that one accepts,
 //! with the same meaning.
 
+use std::cell::RefCell;
+
 /// A set of ASCII bytes.
 pub(super) type Set = [u64; 2];
 
@@ -41,6 +43,8 @@ const KNOWN: [Set; 9] = [
 ];
 /// Number of `.`.
 pub(super) const DOT: u16 = 0;
+/// Number of every byte.
+const EVERY: u16 = 7;
 
 /// No upper bound.
 pub(super) const ENDLESS: u16 = u16::MAX;
@@ -69,6 +73,8 @@ pub(super) enum Op {
     Jump(i16),
     /// `(?=...)` or, when true, `(?!...)`: the body runs up to a `Match`.
     Look(bool, i16),
+    /// `(?<=...)` or, when true, `(?<!...)`: the body, of this many bytes, runs up to a `Match`.
+    Behind(bool, u16, i16),
     Match,
 }
 
@@ -89,6 +95,8 @@ pub(super) struct Plain {
     sets: Box<[Set]>,
     /// What a match can begin with, and whether it can be empty at the end of the subject.
     pub first: (Set, bool),
+    /// Bytes that every match holds.
+    pub needs: Set,
     /// Named groups, numbered from 1 in order of definition.
     pub names: Box<[Box<str>]>,
     /// All groups that capture.
@@ -107,33 +115,47 @@ const FIRST_FUEL: u32 = 64;
 impl Plain {
     /// The program, or `None` where the pattern is not plain (or not valid).
     pub fn new(pattern: &str) -> Option<Self> {
+        Self::read(pattern, |reader| {
+            reader.build.ops.push(Op::Match);
+            let first = reader.finish();
+            let needs = reader.needs();
+            Self {
+                ops: reader.build.ops.as_slice().into(),
+                text: reader.build.text.as_slice().into(),
+                sets: reader.build.sets.as_slice().into(),
+                first,
+                needs,
+                names: reader.build.names.drain(..).collect(),
+                written: reader.written,
+            }
+        })
+    }
+
+    /// Whether the pattern is plain, and so valid.
+    pub fn is_plain(pattern: &str) -> bool {
+        Self::read(pattern, |_| ()).is_some()
+    }
+
+    fn read<T>(pattern: &str, done: impl FnOnce(&mut Reader<'_>) -> T) -> Option<T> {
         if !pattern.is_ascii() || pattern.len() > MOST_TEXT {
             return None;
         }
-        let mut reader = Reader {
-            pattern: pattern.as_bytes(),
-            at: 0,
-            ops: Vec::with_capacity(16 + pattern.len() / 4),
-            text: Vec::with_capacity(pattern.len()),
-            sets: Vec::new(),
-            names: Vec::new(),
-            written: 0,
-            depth: 0,
-            merge: false,
-        };
-        reader.alternatives()?;
-        if reader.at < reader.pattern.len() {
-            return None;
-        }
-        reader.ops.push(Op::Match);
-        let first = reader.finish();
-        Some(Self {
-            ops: reader.ops.into(),
-            text: reader.text.into(),
-            sets: reader.sets.into(),
-            first,
-            names: reader.names.into(),
-            written: reader.written,
+        BUILD.with(|build| {
+            let mut build = build.try_borrow_mut().ok()?;
+            build.ops.clear();
+            build.text.clear();
+            build.sets.clear();
+            build.names.clear();
+            let mut reader = Reader {
+                pattern: pattern.as_bytes(),
+                at: 0,
+                build: &mut build,
+                written: 0,
+                depth: 0,
+                merge: false,
+            };
+            reader.alternatives()?;
+            (reader.at == pattern.len()).then(|| done(&mut reader))
         })
     }
 
@@ -149,13 +171,23 @@ fn lookup(sets: &[Set], number: u16) -> &Set {
     KNOWN.get(number).or_else(|| sets.get(number - KNOWN.len())).unwrap_or(&NONE)
 }
 
-struct Reader<'p> {
-    pattern: &'p [u8],
-    at: usize,
+/// What is being written; kept per thread, since a template compiles many small patterns.
+#[derive(Default)]
+struct Build {
     ops: Vec<Op>,
     text: Vec<u8>,
     sets: Vec<Set>,
     names: Vec<Box<str>>,
+}
+
+thread_local! {
+    static BUILD: RefCell<Build> = RefCell::default();
+}
+
+struct Reader<'p> {
+    pattern: &'p [u8],
+    at: usize,
+    build: &'p mut Build,
     written: u32,
     depth: u32,
     /// Whether the next character may join the literal before it.
@@ -191,7 +223,7 @@ impl Reader<'_> {
     }
 
     fn push(&mut self, op: Op) {
-        self.ops.push(op);
+        self.build.ops.push(op);
         self.merge = false;
     }
 
@@ -199,11 +231,20 @@ impl Reader<'_> {
         if let Some(at) = KNOWN.iter().position(|known| *known == set) {
             return u16::try_from(at).ok();
         }
-        let at = self.sets.iter().position(|known| *known == set).unwrap_or_else(|| {
-            self.sets.push(set);
-            self.sets.len() - 1
+        let at = self.build.sets.iter().position(|known| *known == set).unwrap_or_else(|| {
+            self.build.sets.push(set);
+            self.build.sets.len() - 1
         });
         u16::try_from(at + KNOWN.len()).ok()
+    }
+
+    /// The number of a set that is most likely new.
+    fn fresh(&mut self, set: Set) -> Option<u16> {
+        if set == ALL {
+            return Some(EVERY);
+        }
+        self.build.sets.push(set);
+        u16::try_from(self.build.sets.len() - 1 + KNOWN.len()).ok()
     }
 
     fn distance(from: usize, to: usize) -> Option<i16> {
@@ -213,23 +254,23 @@ impl Reader<'_> {
     /// Reads up to `)` or the end; true when nothing can be matched.
     fn alternatives(&mut self) -> Option<bool> {
         self.depth += 1;
-        if self.depth > MOST_DEPTH || self.ops.len() > MOST_OPS {
+        if self.depth > MOST_DEPTH || self.build.ops.len() > MOST_OPS {
             return None;
         }
         self.merge = false;
-        let mut branch = self.ops.len();
+        let mut branch = self.build.ops.len();
         let mut jumps: Vec<usize> = Vec::new();
         let mut nullable = self.sequence()?;
         while self.eat(b"|") {
-            let other = Self::distance(branch, self.ops.len() + 2)?;
-            self.ops.insert(branch, Op::Split { prefer: 1, other, a: 0, b: 0, ends: 0 });
-            jumps.push(self.ops.len());
+            let other = Self::distance(branch, self.build.ops.len() + 2)?;
+            self.build.ops.insert(branch, Op::Split { prefer: 1, other, a: 0, b: 0, ends: 0 });
+            jumps.push(self.build.ops.len());
             self.push(Op::Jump(0));
-            branch = self.ops.len();
+            branch = self.build.ops.len();
             nullable |= self.sequence()?;
         }
         for jump in jumps {
-            self.ops[jump] = Op::Jump(Self::distance(jump, self.ops.len())?);
+            self.build.ops[jump] = Op::Jump(Self::distance(jump, self.build.ops.len())?);
         }
         self.merge = false;
         self.depth -= 1;
@@ -316,12 +357,19 @@ impl Reader<'_> {
         let set = match atom {
             Atom::Anchor => return None,
             Atom::Group(start, nullable) => {
-                if nullable {
+                self.merge = false;
+                if max == 0 {
+                    self.build.ops.truncate(start);
+                    return Some(true);
+                }
+                if max == ENDLESS && min <= 1 && !lazy && self.flatten(start, min) {
+                    return Some(min == 0 || nullable);
+                }
+                if nullable && max > 1 {
                     return None;
                 }
                 self.repeat(start, min, max, lazy)?;
-                self.merge = false;
-                return Some(min == 0);
+                return Some(min == 0 || nullable);
             }
             Atom::Byte(byte) => {
                 let mut set = NONE;
@@ -330,6 +378,9 @@ impl Reader<'_> {
             }
             Atom::Set(set) => set,
         };
+        if max == 0 {
+            return Some(true);
+        }
         let how = How { lazy, once: false, end: false };
         self.push(Op::Run { set, min, max, next: 0, how });
         Some(min == 0)
@@ -354,21 +405,43 @@ impl Reader<'_> {
             Some((low, high)) => (number(low)?, number(high)?),
         };
         self.at += end + 1;
-        (max > 0 && min <= max).then_some((min, max))
+        (min <= max).then_some((min, max))
     }
 
     fn literal(&mut self, byte: u8) -> Option<()> {
         if self.merge
-            && let Some(Op::Literal { len, .. }) = self.ops.last_mut()
+            && let Some(Op::Literal { len, .. }) = self.build.ops.last_mut()
         {
             *len += 1;
         } else {
-            let at = u16::try_from(self.text.len()).ok()?;
-            self.ops.push(Op::Literal { at, len: 1 });
+            let at = u16::try_from(self.build.text.len()).ok()?;
+            self.build.ops.push(Op::Literal { at, len: 1 });
             self.merge = true;
         }
-        self.text.push(byte);
+        self.build.text.push(byte);
         Some(())
+    }
+
+    /// Makes one run of runs that are repeated without end, such as `(a*b*)*` and `(?:a+)*`, which
+    /// are exponential as written. False where the steps from `start` on are nothing of the kind.
+    fn flatten(&mut self, start: usize, min: u16) -> bool {
+        let mut all = NONE;
+        let mut least = min;
+        let block = &self.build.ops[start..];
+        for op in block {
+            let Op::Run { set, min, max: ENDLESS, how: How { lazy: false, .. }, .. } = op else { return false };
+            if *min > 1 || *min == 1 && block.len() > 1 {
+                return false;
+            }
+            least *= *min;
+            let set = lookup(&self.build.sets, *set);
+            all = [all[0] | set[0], all[1] | set[1]];
+        }
+        let Some(set) = self.number(all) else { return false };
+        self.build.ops.truncate(start);
+        let how = How { lazy: false, once: false, end: false };
+        self.push(Op::Run { set, min: least, max: ENDLESS, next: 0, how });
+        true
     }
 
     /// Repeats the steps from `start` on, which match at least one byte.
@@ -377,12 +450,12 @@ impl Reader<'_> {
             let (prefer, other) = if lazy { (leave, go) } else { (go, leave) };
             Op::Split { prefer, other, a: 0, b: 0, ends: 0 }
         };
-        let len = self.ops.len() - start;
+        let len = self.build.ops.len() - start;
         let size = i16::try_from(len).ok()?;
         match (min, max) {
             (1, 1) => {}
             (0, ENDLESS) => {
-                self.ops.insert(start, split(1, size.checked_add(2)?));
+                self.build.ops.insert(start, split(1, size.checked_add(2)?));
                 self.push(Op::Jump(-size - 1));
             }
             (1, ENDLESS) => self.push(split(-size, 1)),
@@ -391,9 +464,9 @@ impl Reader<'_> {
                 if copies.max(1) * (len + 1) > MOST_COPIES {
                     return None;
                 }
-                let block: Vec<Op> = self.ops.drain(start..).collect();
+                let block: Vec<Op> = self.build.ops.drain(start..).collect();
                 for _ in 0..min {
-                    self.ops.extend_from_slice(&block);
+                    self.build.ops.extend_from_slice(&block);
                 }
                 if max == ENDLESS {
                     self.push(split(-size, 1));
@@ -401,7 +474,7 @@ impl Reader<'_> {
                     for left in (1..=max - min).rev() {
                         let leave = i16::try_from(left).ok()?.checked_mul(size + 1)?;
                         self.push(split(1, leave));
-                        self.ops.extend_from_slice(&block);
+                        self.build.ops.extend_from_slice(&block);
                     }
                 }
             }
@@ -475,7 +548,7 @@ impl Reader<'_> {
 
     fn group(&mut self) -> Option<Atom> {
         if self.eat(b"?:") {
-            return self.body(self.ops.len());
+            return self.body(self.build.ops.len());
         }
         if self.eat(b"?P<") {
             let rest = self.pattern.get(self.at..)?;
@@ -484,14 +557,14 @@ impl Reader<'_> {
             let valid = name.bytes().enumerate().all(|(i, b)| {
                 b == b'_' || b.is_ascii_alphabetic() || i > 0 && b.is_ascii_digit()
             });
-            if name.is_empty() || !valid || self.names.iter().any(|n| **n == *name) {
+            if name.is_empty() || !valid || self.build.names.iter().any(|n| **n == *name) {
                 return None;
             }
             self.at += end + 1;
             self.written += 1;
-            self.names.push(name.into());
-            let slot = u16::try_from(self.names.len()).ok()?.checked_mul(2)?;
-            let start = self.ops.len();
+            self.build.names.push(name.into());
+            let slot = u16::try_from(self.build.names.len()).ok()?.checked_mul(2)?;
+            let start = self.build.ops.len();
             self.push(Op::Save(slot));
             let Atom::Group(_, nullable) = self.body(start)? else { return None };
             self.push(Op::Save(slot + 1));
@@ -499,18 +572,47 @@ impl Reader<'_> {
         }
         let negative = self.eat(b"?!");
         if negative || self.eat(b"?=") {
-            let at = self.ops.len();
+            let at = self.build.ops.len();
             self.push(Op::Look(negative, 0));
             self.body(at)?;
             self.push(Op::Match);
-            self.ops[at] = Op::Look(negative, Self::distance(at, self.ops.len())?);
+            self.build.ops[at] = Op::Look(negative, Self::distance(at, self.build.ops.len())?);
+            return Some(Atom::Anchor);
+        }
+        let negative = self.eat(b"?<!");
+        if negative || self.eat(b"?<=") {
+            let at = self.build.ops.len();
+            self.push(Op::Behind(negative, 0, 0));
+            let written = self.written;
+            self.body(at)?;
+            if self.written > written {
+                return None;
+            }
+            let width = self.width(at + 1)?;
+            self.push(Op::Match);
+            self.build.ops[at] = Op::Behind(negative, width, Self::distance(at, self.build.ops.len())?);
             return Some(Atom::Anchor);
         }
         if self.peek() == Some(b'?') {
             return None;
         }
         self.written += 1;
-        self.body(self.ops.len())
+        self.body(self.build.ops.len())
+    }
+
+    /// How many bytes the steps from `start` on match, where that is the same always.
+    fn width(&self, start: usize) -> Option<u16> {
+        let mut width = 0u16;
+        for op in &self.build.ops[start..] {
+            width = width.checked_add(match op {
+                Op::Literal { len, .. } => *len,
+                Op::One(_) => 1,
+                Op::Run { min, max, .. } if min == max => *min,
+                Op::Start | Op::Dollar | Op::End | Op::Boundary(_) => 0,
+                _ => return None,
+            })?;
+        }
+        Some(width)
     }
 
     fn body(&mut self, start: usize) -> Option<Atom> {
@@ -520,27 +622,70 @@ impl Reader<'_> {
 
     /// Fills in what can follow each choice; returns what the whole can begin with.
     fn finish(&mut self) -> (Set, bool) {
-        for at in 0..self.ops.len() {
-            match self.ops[at] {
+        for at in 0..self.build.ops.len() {
+            match self.build.ops[at] {
                 Op::Run { set, min, max, how, .. } => {
+                    if min == max {
+                        let how = How { once: true, ..how };
+                        self.build.ops[at] = Op::Run { set, min, max, next: EVERY, how };
+                        continue;
+                    }
                     let (next, end) = self.first(at + 1);
-                    let own = *lookup(&self.sets, set);
-                    let once = min == max || (own[0] & next[0] | own[1] & next[1]) == 0;
+                    let own = *lookup(&self.build.sets, set);
+                    let once = (own[0] & next[0] | own[1] & next[1]) == 0;
+                    if once {
+                        let how = How { once, ..how };
+                        self.build.ops[at] = Op::Run { set, min, max, next: EVERY, how };
+                        continue;
+                    }
                     // A set that does not fit its number is not used: everything may follow.
-                    let (next, end) = self.number(next).map_or((7, true), |number| (number, end));
-                    self.ops[at] = Op::Run { set, min, max, next, how: How { lazy: how.lazy, once, end } };
+                    let (next, end) = self.fresh(next).map_or((EVERY, true), |number| (number, end));
+                    self.build.ops[at] = Op::Run { set, min, max, next, how: How { lazy: how.lazy, once, end } };
                 }
                 Op::Split { prefer, other, .. } => {
                     let (a, a_end) = self.first(at.wrapping_add_signed(isize::from(prefer)));
                     let (b, b_end) = self.first(at.wrapping_add_signed(isize::from(other)));
-                    let (a, b) = (self.number(a).unwrap_or(7), self.number(b).unwrap_or(7));
+                    let (a, b) = (self.fresh(a).unwrap_or(EVERY), self.fresh(b).unwrap_or(EVERY));
                     let ends = u8::from(a_end) | u8::from(b_end) << 1;
-                    self.ops[at] = Op::Split { prefer, other, a, b, ends };
+                    self.build.ops[at] = Op::Split { prefer, other, a, b, ends };
                 }
                 _ => {}
             }
         }
         self.first(0)
+    }
+
+    /// The bytes of literals that no choice can pass over.
+    fn needs(&self) -> Set {
+        let mut needs = NONE;
+        let mut optional = 0;
+        for (at, op) in self.build.ops.iter().enumerate() {
+            let mut until = |by: i16| optional = optional.max(at.wrapping_add_signed(isize::from(by)));
+            match op {
+                Op::Split { prefer, other, .. } => {
+                    // A jump back repeats what was passed once.
+                    if *prefer > 0 && *other > 0 {
+                        until(*prefer.max(other));
+                    }
+                }
+                Op::Jump(by) if *by > 0 => until(*by),
+                Op::Look(_, skip) | Op::Behind(_, _, skip) => until(*skip),
+                Op::Literal { at: from, len } if at >= optional => {
+                    let from = usize::from(*from);
+                    for byte in &self.build.text[from..from + usize::from(*len)] {
+                        needs[usize::from(byte >> 6)] |= 1 << (byte & 63);
+                    }
+                }
+                Op::Run { set, min, .. } if *min > 0 && at >= optional => {
+                    let set = lookup(&self.build.sets, *set);
+                    if set[0].count_ones() + set[1].count_ones() == 1 {
+                        needs = [needs[0] | set[0], needs[1] | set[1]];
+                    }
+                }
+                _ => {}
+            }
+        }
+        needs
     }
 
     fn first(&self, at: usize) -> (Set, bool) {
@@ -561,17 +706,17 @@ impl Reader<'_> {
                 return;
             }
             *fuel -= 1;
-            match self.ops.get(at) {
+            match self.build.ops.get(at) {
                 None | Some(Op::Match) => return join(&ALL, true),
                 Some(Op::Literal { at: text, .. }) => {
-                    let byte = self.text[usize::from(*text)];
+                    let byte = self.build.text[usize::from(*text)];
                     let mut set = NONE;
                     set[usize::from(byte >> 6)] |= 1 << (byte & 63);
                     return join(&set, false);
                 }
-                Some(Op::One(set)) => return join(lookup(&self.sets, *set), false),
+                Some(Op::One(set)) => return join(lookup(&self.build.sets, *set), false),
                 Some(Op::Run { set, min, .. }) => {
-                    join(lookup(&self.sets, *set), false);
+                    join(lookup(&self.build.sets, *set), false);
                     if *min > 0 {
                         return;
                     }
@@ -580,7 +725,7 @@ impl Reader<'_> {
                 Some(Op::Dollar) => return join(&NEWLINE, true),
                 Some(Op::End) => return join(&NONE, true),
                 Some(Op::Save(_) | Op::Start | Op::Boundary(_)) => at += 1,
-                Some(Op::Look(_, skip)) => at = at.wrapping_add_signed(isize::from(*skip)),
+                Some(Op::Look(_, skip) | Op::Behind(_, _, skip)) => at = at.wrapping_add_signed(isize::from(*skip)),
                 Some(Op::Jump(by)) => at = at.wrapping_add_signed(isize::from(*by)),
                 Some(Op::Split { prefer, other, .. }) => {
                     self.first_into(at.wrapping_add_signed(isize::from(*prefer)), out, fuel);

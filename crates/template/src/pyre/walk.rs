@@ -136,7 +136,7 @@ impl Walk<'_> {
             self.slots.memo.clear();
             self.slots.memo.resize((ops * self.width).div_ceil(64), 0);
         }
-        let at = at - self.start;
+        let at = at.checked_sub(self.start)?;
         (at < self.width).then(|| pc * self.width + at)
     }
 
@@ -286,6 +286,15 @@ impl Walk<'_> {
                     }
                     if negative {
                         self.unwind(mark);
+                    }
+                    pc = pc.wrapping_add_signed(isize::from(skip));
+                    continue;
+                }
+                Op::Behind(negative, width, skip) => {
+                    let hit =
+                        at.checked_sub(usize::from(width)).is_some_and(|from| self.attempt(pc + 1, from, depth));
+                    if self.steps == 0 || hit == negative {
+                        return false;
                     }
                     pc = pc.wrapping_add_signed(isize::from(skip));
                     continue;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::table::{Cell, Item, Table};
 use super::template::{LineOp, Opt, RecordOp, Rule, Target, Template};
 use crate::error::{TemplateError, code};
-use crate::pyre::Scratch;
+use crate::pyre::{Held, Scratch};
 
 thread_local! {
     /// Match memory, kept per thread so that a parse does not build it anew.
@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// How often the clock is read, in lines. A single match is bounded by its own step limit.
-const CLOCK_EVERY: usize = 4;
+const CLOCK_EVERY: usize = 16;
 /// From this length on, one line can cost enough that the clock is read after every rule.
 const LONG_LINE: usize = 512;
 
@@ -84,9 +84,15 @@ impl Template {
             }
             let ascii = all_ascii || line.is_ascii();
             let first = line.as_bytes().first().copied();
+            let mut held = None;
             for (rule, lead) in self.states[state].1.iter().zip(&self.leads[state]) {
-                if !lead.fits(first) {
-                    continue;
+                if ascii {
+                    let fits = lead.fits(first)
+                        && (!lead.is_choosy()
+                            || lead.is_met(held.get_or_insert_with(|| Held::of(line.as_bytes()))));
+                    if !fits {
+                        continue;
+                    }
                 }
                 let hit = rule.regex.matches(line, ascii, scratch).map_err(|why| {
                     limit(format!(
