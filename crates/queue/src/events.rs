@@ -112,6 +112,11 @@ impl Events {
         self.all.notify_waiters();
     }
 
+    /// Id of the first event kept, or the next one when none is.
+    pub(crate) fn first(&self) -> u64 {
+        self.ring.lock().first
+    }
+
     /// Id of the latest event, or the one before the first.
     pub(crate) fn last(&self) -> u64 {
         let ring = self.ring.lock();

@@ -48,8 +48,8 @@ impl Claims {
 
     /// What a node held of one device by its lease is lost.
     pub(super) fn lose_device(&self, node: &str, device: &DeviceKey) {
-        self.held
-            .lock()
-            .retain(|_, claim| !(claim.pinned && claim.node == node && claim.device.as_ref() == Some(device)));
+        self.held.lock().retain(|_, claim| {
+            !(claim.pinned && claim.node == node && claim.device.as_ref() == Some(device))
+        });
     }
 }

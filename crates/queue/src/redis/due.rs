@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::scripts::Script;
 use super::record::text;
+use super::scripts::Script;
 use crate::api::QueueError;
 
 /// Things done in one script, so that none keeps the server busy for long.
@@ -88,7 +88,11 @@ impl Shared {
         // Whoever's lease ran out here sends no more; once its notes have arrived their absence
         // proves that nothing was sent.
         let lives = self.expired_lives();
-        let lives = if lives.is_empty() || self.lane.barrier(self.options.deadline).await { lives } else { Vec::new() };
+        let lives = if lives.is_empty() || self.lane.barrier(self.options.deadline).await {
+            lives
+        } else {
+            Vec::new()
+        };
         loop {
             let reply = self
                 .ask(Script::Tick, |call| {

@@ -25,8 +25,8 @@ use super::submit::off_thread;
 use super::{Redis, Reply, Shared, unavailable};
 use crate::api::{
     Canceled, Claim, ClaimToken, Completion, Delivered, DeliveryId, Due, Follow, Followed, JobCounts,
-    JobQuery, KnownLines, Lease, NewJob, NodeStatus, Page, Queue, QueueError, Role, Signal, Submitted, Verdict,
-    Waiting,
+    JobQuery, KnownLines, Lease, NewJob, NodeStatus, Page, Queue, QueueError, Role, Signal, Submitted,
+    Verdict, Waiting,
 };
 use crate::events;
 
@@ -68,7 +68,8 @@ impl Shared {
             let request = record::request(values.get(1..).unwrap_or_default());
             let shared = Arc::clone(self);
             let opened =
-                off_thread(request.sealed.len(), move || shared.keys.open_sealed(id, &request.sealed)).await?;
+                off_thread(request.sealed.len(), move || shared.keys.open_sealed(id, &request.sealed))
+                    .await?;
             guard.values = None;
             let token = ClaimToken { job: id, epoch, node: node.to_owned() };
             let held = Held {
@@ -314,7 +315,8 @@ struct Unclaim<'a> {
 impl Drop for Unclaim<'_> {
     fn drop(&mut self) {
         if let Some(values) = self.values.take() {
-            let (shared, node, ticket) = (Arc::clone(self.shared), self.node.to_owned(), self.ticket.to_owned());
+            let (shared, node, ticket) =
+                (Arc::clone(self.shared), self.node.to_owned(), self.ticket.to_owned());
             self.shared.spawn(async move { shared.unclaim(&node, &ticket, &values).await });
         }
     }

@@ -10,10 +10,15 @@ use netpulse_model::{Job, JobId};
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::record::number;
 use crate::api::{Follow, Followed};
 use crate::events::{ended, told};
 
-pub(super) fn follow(shared: Arc<Shared>, what: Follow, after: Option<EventId>) -> BoxStream<'static, Followed> {
+pub(super) fn follow(
+    shared: Arc<Shared>,
+    what: Follow,
+    after: Option<EventId>,
+) -> BoxStream<'static, Followed> {
     match what {
         Follow::All => all(shared, after.map(|id| id.0)),
         Follow::Job(id) => one(shared, id, after.map(|id| id.0)),
@@ -28,6 +33,18 @@ fn all(shared: Arc<Shared>, after: Option<u64>) -> BoxStream<'static, Followed> 
                 return Some((item, (shared, cursor, ready)));
             }
             shared.caught_up().await;
+            // A place from before this process opened the store is read from there.
+            if let Some(after) = cursor {
+                let older = shared.older(after).await;
+                if let (Some(first), Some(last)) = (older.first(), older.last()) {
+                    if first.id.0 > after + 1 {
+                        ready.push_back(Followed::Gap(first.id));
+                    }
+                    cursor = Some(last.id.0);
+                    ready.extend(older.into_iter().map(Followed::Event));
+                    continue;
+                }
+            }
             // Registered before looking, so that nothing falls between.
             let notified = shared.tail.events.any().notified();
             tokio::pin!(notified);
@@ -138,6 +155,9 @@ impl One {
             self.over = true;
             return;
         };
+        if !job.status.is_final() && self.begin_from_store().await {
+            return;
+        }
         if self.after.is_none() {
             self.ready.extend(told(&job, last).into_iter().map(Followed::Event));
             self.over = job.status.is_final();
@@ -154,6 +174,30 @@ impl One {
         }
     }
 
+    /// A job that lives may have begun before this process opened the store: its events are there.
+    async fn begin_from_store(&mut self) -> bool {
+        let Some(first) = self.shared.first_event(self.job).await else {
+            return false;
+        };
+        let mut cursor = first.saturating_sub(1);
+        let mut found = Vec::new();
+        loop {
+            let page = self.shared.older(cursor).await;
+            let Some(last) = page.last() else { break };
+            cursor = last.id.0;
+            found.extend(page.into_iter().filter(|event| event.job == self.job));
+        }
+        if found.first().is_none_or(|event| event.id.0 != first) {
+            return false;
+        }
+        let after = self.after.unwrap_or(0);
+        self.cursor = cursor.max(after);
+        self.take(found.into_iter().filter(|event| event.id.0 > after).map(Arc::new).collect());
+        self.cursor = self.cursor.max(cursor);
+        self.take_new();
+        true
+    }
+
     fn end_from(&mut self, job: &Job) {
         let last = self.shared.tail.events.last();
         self.ready.push_back(Followed::Gap(EventId(last + 1)));
@@ -163,6 +207,19 @@ impl One {
 }
 
 impl Shared {
+    /// The event of a job's acceptance.
+    async fn first_event(&self, id: JobId) -> Option<u64> {
+        let mut call = redis::cmd("HGET");
+        call.arg(self.key(&format!("job:{id}"))).arg("event");
+        match self.link.one(call, self.until()).await {
+            Ok(answer) => number(&answer).and_then(|id| u64::try_from(id).ok()),
+            Err(trouble) => {
+                tracing::warn!(job = %id, %trouble, "a job cannot be read for its watcher");
+                None
+            }
+        }
+    }
+
     async fn find_quietly(&self, id: JobId) -> Option<Job> {
         self.find(id).await.unwrap_or_else(|error| {
             tracing::warn!(job = %id, %error, "a job cannot be read for its watcher");

@@ -72,7 +72,8 @@ impl Target {
                     (None, None) => None,
                     _ => {
                         return Err(RedisOpenError::Options(
-                            "`redis.tls.cert` and `redis.tls.key` belong together: give both or neither".into(),
+                            "`redis.tls.cert` and `redis.tls.key` belong together: give both or neither"
+                                .into(),
                         ));
                     }
                 };
@@ -156,8 +157,7 @@ impl Target {
             match tokio::time::timeout(self.options.deadline, found).await {
                 Ok(Ok(Some(address))) => return Ok(address),
                 Ok(Ok(None)) => {
-                    last =
-                        format!("the sentinel {host}:{port} knows no master `{}`", sentinel.master_name)
+                    last = format!("the sentinel {host}:{port} knows no master `{}`", sentinel.master_name)
                 }
                 Ok(Err(error)) => last = format!("the sentinel {host}:{port}: {error}"),
                 Err(_) => last = format!("the sentinel {host}:{port} does not answer"),
@@ -210,10 +210,7 @@ impl Target {
     pub(super) async fn blocking(&self) -> Result<MultiplexedConnection, String> {
         let client = self.find().await?;
         let config = self.config().set_response_timeout(None);
-        client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| error.to_string())
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
     }
 }
 
@@ -228,8 +225,12 @@ pub(super) struct Link {
 impl Link {
     /// Connects once; later breaks are mended by [`Link::keep`].
     pub(super) async fn open(target: Target, scripts: Arc<Scripts>) -> Result<Self, RedisOpenError> {
-        let link =
-            Self { target, state: watch::Sender::new(State::Down(String::new())), broken: Notify::new(), scripts };
+        let link = Self {
+            target,
+            state: watch::Sender::new(State::Down(String::new())),
+            broken: Notify::new(),
+            scripts,
+        };
         match link.connect().await {
             Ok(connection) => {
                 link.state.send_replace(State::Up { connection, number: 1 });
@@ -340,10 +341,8 @@ impl Link {
 
     async fn connection(&self, until: Instant) -> Result<(MultiplexedConnection, u64), Trouble> {
         let mut states = self.state.subscribe();
-        let waited = tokio::time::timeout_at(
-            until,
-            states.wait_for(|state| !matches!(state, State::Down(_))),
-        );
+        let waited =
+            tokio::time::timeout_at(until, states.wait_for(|state| !matches!(state, State::Down(_))));
         let found = match waited.await {
             Ok(Ok(state)) => state.clone(),
             Ok(Err(_)) => State::Closed,

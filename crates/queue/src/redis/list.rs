@@ -92,13 +92,15 @@ impl Shared {
             (Some(host), _) => {
                 let host = host.trim().to_ascii_lowercase();
                 let bare = host.contains("]:") || host.matches(':').count() == 1;
-                let name = if bare { host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name) } else { &host };
+                let name =
+                    if bare { host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name) } else { &host };
                 self.key(&format!("host:{}", name.trim_start_matches('[').trim_end_matches(']')))
             }
             (None, Some(QueueName::Host(device))) => self.key(&format!("host:{}", device.host())),
             _ => self.key("jobs"),
         };
-        let plain = query.queue.is_none() && query.status.is_empty() && query.node.is_none() && query.host.is_none();
+        let plain =
+            query.queue.is_none() && query.status.is_empty() && query.node.is_none() && query.host.is_none();
         let mut jobs = Vec::new();
         loop {
             let want = match query.limit {
@@ -110,7 +112,8 @@ impl Shared {
             pipe.cmd("ZREVRANGEBYSCORE").arg(&index).arg(&below).arg(&above);
             pipe.arg("WITHSCORES").arg("LIMIT").arg(0).arg(want);
             let answers = self.read(&pipe).await?;
-            let found: Vec<&str> = answers.first().map(items).unwrap_or_default().iter().filter_map(text).collect();
+            let found: Vec<&str> =
+                answers.first().map(items).unwrap_or_default().iter().filter_map(text).collect();
             let places: Vec<(JobId, &str)> = found
                 .chunks_exact(2)
                 .filter_map(|pair| Some((pair.first()?.parse().ok()?, *pair.get(1)?)))

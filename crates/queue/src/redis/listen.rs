@@ -2,32 +2,65 @@
 //! for, messages of the outbox. Nothing depends on a message alone: after every new connection, and
 //! with every renewal, what was said is read again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use netpulse_model::JobId;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Msg, Value};
+use redis::{Msg, Pipeline};
+use tokio::sync::watch;
 
 use super::Shared;
 use super::record::{items, text};
 use crate::api::Signal;
 
 #[derive(Default)]
+struct Channels {
+    wanted: BTreeSet<String>,
+    sink: Option<PubSubSink>,
+}
+
 pub(super) struct Listener {
-    sink: tokio::sync::Mutex<Option<PubSubSink>>,
-    ready: tokio::sync::Notify,
+    channels: tokio::sync::Mutex<Channels>,
+    /// Whether it hears at the moment.
+    hears: watch::Sender<bool>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self { channels: tokio::sync::Mutex::default(), hears: watch::Sender::new(false) }
+    }
 }
 
 impl Listener {
     /// Adds a channel; a connection that is being made takes it up by itself.
     pub(super) async fn subscribe(&self, channel: String) {
-        if let Some(sink) = &mut *self.sink.lock().await
+        let mut channels = self.channels.lock().await;
+        channels.wanted.insert(channel.clone());
+        if let Some(sink) = &mut channels.sink
             && let Err(error) = sink.subscribe(channel).await
         {
             tracing::debug!(%error, "a channel cannot be subscribed now");
         }
+    }
+
+    /// Removes a channel.
+    pub(super) async fn unsubscribe(&self, channel: &str) {
+        let mut channels = self.channels.lock().await;
+        channels.wanted.remove(channel);
+        if let Some(sink) = &mut channels.sink
+            && let Err(error) = sink.unsubscribe(channel).await
+        {
+            tracing::debug!(%error, "a channel cannot be given up now");
+        }
+    }
+
+    /// Waits until it hears; false when that takes too long.
+    pub(super) async fn hears(&self, wait: Duration) -> bool {
+        let mut hears = self.hears.subscribe();
+        matches!(tokio::time::timeout(wait, hears.wait_for(|hears| *hears)).await, Ok(Ok(_)))
     }
 }
 
@@ -38,12 +71,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let began = tokio::time::Instant::now();
         match connect(&shared).await {
             Ok(stream) => {
+                shared.listener.hears.send_replace(true);
                 recheck(&shared).await;
                 listen(&shared, stream, seen).await;
+                shared.listener.hears.send_replace(false);
             }
             Err(why) => tracing::debug!(why, "cannot listen to Redis"),
         }
-        *shared.listener.sink.lock().await = None;
+        shared.listener.channels.lock().await.sink = None;
         if began.elapsed() > Duration::from_secs(5) {
             pause = Duration::from_millis(20);
         }
@@ -57,19 +92,17 @@ async fn connect(shared: &Shared) -> Result<PubSubStream, String> {
     let made = async {
         let client = shared.link.target.find().await?;
         let (mut sink, stream) = client.get_async_pubsub().await.map_err(|error| error.to_string())?.split();
-        let mut guard = shared.listener.sink.lock().await;
-        let nodes: Vec<String> = shared.nodes.lock().keys().map(|node| format!("signal:{node}")).collect();
-        for name in nodes.iter().map(String::as_str).chain(["ended", "outbox"]) {
-            sink.subscribe(shared.key(name)).await.map_err(|error| error.to_string())?;
-        }
-        *guard = Some(sink);
+        let mut channels = shared.listener.channels.lock().await;
+        let own = ["ended", "outbox"].map(|name| shared.key(name));
+        let wanted: Vec<&String> = own.iter().chain(&channels.wanted).collect();
+        sink.subscribe(wanted).await.map_err(|error| error.to_string())?;
+        channels.sink = Some(sink);
         Ok(stream)
     };
     tokio::time::timeout(shared.options.deadline, made).await.map_err(|_| "no answer in time".to_owned())?
 }
 
 async fn listen(shared: &Shared, mut stream: PubSubStream, seen: u64) {
-    shared.listener.ready.notify_waiters();
     let renewed = shared.link.reconnected(seen);
     tokio::pin!(renewed);
     loop {
@@ -111,17 +144,22 @@ async fn recheck(shared: &Shared) {
             let _ = waiter.send(());
         }
     }
-    let nodes: Vec<String> = shared.nodes.lock().keys().cloned().collect();
-    for node in nodes {
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(shared.key(&format!("wake:{node}")));
-        match shared.link.one(command, shared.until()).await {
-            Ok(members @ (Value::Array(_) | Value::Set(_))) => {
-                for words in items(&members).iter().filter_map(text) {
+    for (node, heard) in shared.local_nodes() {
+        let mut pipe = Pipeline::with_capacity(2);
+        pipe.cmd("SMEMBERS").arg(shared.key(&format!("wake:{node}")));
+        pipe.cmd("ZRANGEBYSCORE")
+            .arg(shared.key(&format!("lost:{node}")))
+            .arg(format!("({heard}"))
+            .arg("+inf");
+        match shared.link.send(&pipe, shared.until()).await {
+            Ok(answers) => {
+                for words in answers.first().map(items).unwrap_or_default().iter().filter_map(text) {
                     shared.tell(&node, words);
                 }
+                for lease in answers.get(1).map(items).unwrap_or_default().iter().filter_map(text) {
+                    shared.tell(&node, &format!("l:{lease}"));
+                }
             }
-            Ok(_) => {}
             Err(trouble) => tracing::debug!(%trouble, "signals cannot be read again now"),
         }
     }

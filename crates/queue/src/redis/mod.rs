@@ -118,19 +118,28 @@ impl Redis {
             tasks: Mutex::new(JoinSet::new()),
             options,
         });
-        let unreachable =
-            |error: QueueError| RedisOpenError::Unreachable { address: address.clone(), why: error.to_string() };
+        let unreachable = |error: QueueError| RedisOpenError::Unreachable {
+            address: address.clone(),
+            why: error.to_string(),
+        };
         // The first answer also tells the server's time.
         let until = Instant::now() + shared.options.deadline;
         shared.once(shared.scripts.call(Script::Nodes, 0, 0), until).await.map_err(|trouble| {
             RedisOpenError::Unreachable { address: address.clone(), why: trouble.to_string() }
         })?;
-        shared.take_over().await.map_err(unreachable)?;
+        shared.open_tail().await.map_err(&unreachable)?;
+        shared.take_over().await.map_err(&unreachable)?;
         shared.spawn(Arc::clone(&shared.link).keep());
         shared.spawn(lane::run(Arc::clone(&shared), lane_inbox));
         shared.spawn(due::run(Arc::clone(&shared)));
         shared.spawn(listen::run(Arc::clone(&shared)));
-        Ok(Arc::new(Self { shared }))
+        // From here on dropping it ends its tasks.
+        let engine = Arc::new(Self { shared: Arc::clone(&shared) });
+        if !shared.listener.hears(shared.options.deadline).await {
+            let why = "it answers, but notifications (SUBSCRIBE) do not come up".to_owned();
+            return Err(RedisOpenError::Unreachable { address, why });
+        }
+        Ok(engine)
     }
 
     /// Ends as a killed process does: nothing more is sent. For tests.

@@ -54,7 +54,17 @@ impl Shared {
     /// Lives whose leases have run out by our own clock: they send nothing any more.
     pub(super) fn expired_lives(&self) -> Vec<String> {
         let now = self.steady();
-        self.nodes.lock().values().filter(|local| now >= local.until).map(|local| local.life.clone()).collect()
+        self.nodes
+            .lock()
+            .values()
+            .filter(|local| now >= local.until)
+            .map(|local| local.life.clone())
+            .collect()
+    }
+
+    /// The nodes of this process, and up to where each has heard of lost leases.
+    pub(super) fn local_nodes(&self) -> Vec<(String, String)> {
+        self.nodes.lock().iter().map(|(name, local)| (name.clone(), local.heard.clone())).collect()
     }
 
     /// Tells a node of this process something.
@@ -77,8 +87,7 @@ impl Shared {
         let reply = self.ask(Script::Nodes, |_| ()).await?;
         for entry in reply.items(0) {
             let fields = items(entry);
-            let (Some(node), Some(instance)) =
-                (fields.first().and_then(text), fields.get(10).and_then(text))
+            let (Some(node), Some(instance)) = (fields.first().and_then(text), fields.get(10).and_then(text))
             else {
                 continue;
             };
@@ -158,9 +167,13 @@ impl Shared {
         self.claims.lose_node(node);
         let vouched = self.lane.barrier(self.options.deadline).await;
         self.drop_node(node, &life, vouched, true).await?;
-        let mut nodes = self.nodes.lock();
-        if nodes.get(node).is_some_and(|local| local.life == life) {
-            nodes.remove(node);
+        let gone = {
+            let mut nodes = self.nodes.lock();
+            let same = nodes.get(node).is_some_and(|local| local.life == life);
+            same && nodes.remove(node).is_some()
+        };
+        if gone {
+            self.listener.unsubscribe(&self.key(&format!("signal:{node}"))).await;
         }
         Ok(())
     }
@@ -255,8 +268,8 @@ impl Shared {
     pub(super) async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
         self.prepare().await;
         self.claims.lose_device(&lease.node, &lease.device);
-        let vouched = self.nodes.lock().contains_key(&lease.node)
-            && self.lane.barrier(self.options.deadline).await;
+        let vouched =
+            self.nodes.lock().contains_key(&lease.node) && self.lane.barrier(self.options.deadline).await;
         self.ask(Script::Release, |call| {
             call.arg(&lease.node).arg(lease.device.as_str()).arg(lease.epoch).arg(u8::from(vouched));
         })

@@ -123,7 +123,9 @@ impl Default for RedisOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisOpenError {
     /// Nobody answers, or answers in time.
-    #[error("Redis at {address} cannot be reached: {why}; check `redis.host`, `redis.port`, `redis.tls` and that the server runs")]
+    #[error(
+        "Redis at {address} cannot be reached: {why}; check `redis.host`, `redis.port`, `redis.tls` and that the server runs"
+    )]
     Unreachable {
         /// Where.
         address: String,

@@ -13,8 +13,8 @@ use crate::api::QueueError;
 
 /// The fields that make a [`Job`], in the order of [`job`].
 pub(super) const JOB_FIELDS: &[&str] = &[
-    "status", "queue", "device", "kind", "priority", "driver", "name", "command", "task_id", "attempt", "created",
-    "enqueued", "started", "ended", "worker", "node", "result", "expires", "hidden",
+    "status", "queue", "device", "kind", "priority", "driver", "name", "command", "task_id", "attempt",
+    "created", "enqueued", "started", "ended", "worker", "node", "result", "expires", "hidden",
 ];
 
 /// What a claim needs besides.
@@ -75,9 +75,7 @@ pub(super) fn job(id: JobId, values: &[Value]) -> Result<Option<Record>, QueueEr
     let job = Job {
         id,
         status: status.parse().map_err(|why: String| bad("status", why))?,
-        queue: need("queue")?
-            .parse::<QueueName>()
-            .map_err(|error| bad("queue", error.to_string()))?,
+        queue: need("queue")?.parse::<QueueName>().map_err(|error| bad("queue", error.to_string()))?,
         device: get("device").map(device).transpose()?,
         kind: if need("kind")? == "modification" { JobKind::Modification } else { JobKind::Query },
         priority: match need("priority")? {

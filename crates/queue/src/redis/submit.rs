@@ -1,7 +1,7 @@
 //! Acceptance: sealing, one script for many jobs, and what became of each.
 
 use netpulse_model::event::What;
-use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
+use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, Timestamp};
 use redis::{Cmd, Pipeline, Value};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -130,7 +130,10 @@ impl Packed {
 }
 
 impl Shared {
-    pub(super) async fn submit(self: &std::sync::Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError> {
+    pub(super) async fn submit(
+        self: &std::sync::Arc<Self>,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Submitted>, QueueError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -218,9 +221,4 @@ impl Shared {
             _ => return Err(odd()),
         })
     }
-}
-
-/// The queue that a job waits in, as it is stored.
-pub(super) fn is_fifo(queue: &QueueName) -> bool {
-    !matches!(queue, QueueName::Host(_))
 }

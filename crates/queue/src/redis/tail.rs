@@ -2,18 +2,18 @@
 //! in memory that every watcher reads at its own pace.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use netpulse_model::event::What;
-use netpulse_model::{JobId, Timestamp};
+use netpulse_model::Timestamp;
+use netpulse_model::event::{Event, EventId};
 use parking_lot::Mutex;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-use super::Shared;
 use super::record::{items, number, text};
+use super::{Shared, unavailable};
+use crate::api::QueueError;
 use crate::events::{Events, RingSize};
 
 /// Events of one reading.
@@ -21,6 +21,8 @@ const PAGE: usize = 500;
 
 pub(super) struct Tail {
     pub(super) events: Events,
+    /// The last event when this process opened the store: the ring begins after it.
+    opened: AtomicU64,
     /// The last event in the ring; none until the first reading is through.
     read: watch::Sender<Option<u64>>,
     started: AtomicBool,
@@ -31,6 +33,7 @@ impl Tail {
     pub(super) fn new(size: RingSize) -> Self {
         Self {
             events: Events::new(1, size),
+            opened: AtomicU64::new(0),
             read: watch::Sender::new(None),
             started: AtomicBool::new(false),
             closed: Mutex::new(false),
@@ -43,6 +46,35 @@ impl Tail {
 }
 
 impl Shared {
+    /// Notes where events stand as the store is opened.
+    pub(super) async fn open_tail(&self) -> Result<(), QueueError> {
+        let mut call = redis::cmd("GET");
+        call.arg(self.key("event"));
+        let last = self.link.one(call, self.until()).await.map_err(unavailable)?;
+        let last = number(&last).and_then(|last| u64::try_from(last).ok()).unwrap_or(0);
+        self.tail.opened.store(last, Ordering::SeqCst);
+        self.tail.events.restart(last + 1);
+        Ok(())
+    }
+
+    /// Events of the store after `after` and before those in the ring, a page of them.
+    pub(super) async fn older(&self, after: u64) -> Vec<Event> {
+        let first = self.tail.events.first();
+        if after + 1 >= first {
+            return Vec::new();
+        }
+        let mut call = redis::cmd("XRANGE");
+        call.arg(self.key("events")).arg(format!("{}-0", after + 1)).arg(format!("({first}-0"));
+        call.arg("COUNT").arg(PAGE);
+        match self.link.one(call, self.until()).await {
+            Ok(answer) => items(&answer).iter().filter_map(event).collect(),
+            Err(trouble) => {
+                tracing::warn!(%trouble, "older events cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
     /// Starts to read events, and waits until everything that this process did is in the ring.
     pub(super) async fn caught_up(self: &Arc<Self>) {
         if !self.tail.started.swap(true, Ordering::SeqCst) && !*self.tail.closed.lock() {
@@ -80,15 +112,19 @@ async fn read(shared: &Shared) -> Result<(), String> {
     let mut connection = made.await.map_err(|_| "no answer in time".to_owned())??;
     let key = shared.key("events");
     let known = *shared.tail.read.borrow();
-    let mut from = match known {
-        Some(last) => last,
-        None => begin(shared, &mut connection).await?,
-    };
+    let mut from = known.unwrap_or_else(|| shared.tail.opened.load(Ordering::SeqCst));
     let mut connection_number = shared.link.number();
     loop {
         // Once in a while it looks whether the commands go to another server now.
         let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(PAGE).arg("BLOCK").arg(5000).arg("STREAMS").arg(&key).arg(format!("{from}-0"));
+        command
+            .arg("COUNT")
+            .arg(PAGE)
+            .arg("BLOCK")
+            .arg(5000)
+            .arg("STREAMS")
+            .arg(&key)
+            .arg(format!("{from}-0"));
         let asked = command.query_async::<Value>(&mut connection);
         let answer = tokio::time::timeout(Duration::from_secs(5) + deadline, asked)
             .await
@@ -108,30 +144,27 @@ async fn read(shared: &Shared) -> Result<(), String> {
     }
 }
 
-/// Where the events that are kept begin.
-async fn begin(shared: &Shared, connection: &mut MultiplexedConnection) -> Result<u64, String> {
-    let first = redis::cmd("XRANGE")
-        .arg(shared.key("events"))
-        .arg("-")
-        .arg("+")
-        .arg("COUNT")
-        .arg(1)
-        .query_async::<Value>(connection)
-        .await
-        .map_err(|error| error.to_string())?;
-    let from = match items(&first).first().and_then(event_id) {
-        Some(id) => id.saturating_sub(1),
-        None => {
-            let last = redis::cmd("GET").arg(shared.key("event")).query_async::<Option<u64>>(connection).await;
-            last.map_err(|error| error.to_string())?.unwrap_or(0)
-        }
-    };
-    shared.tail.events.restart(from + 1);
-    Ok(from)
-}
-
 fn event_id(entry: &Value) -> Option<u64> {
     text(items(entry).first()?)?.split('-').next()?.parse().ok()
+}
+
+/// Reads one entry; none when it cannot be read.
+fn event(entry: &Value) -> Option<Event> {
+    let id = EventId(event_id(entry)?);
+    let fields = items(entry).get(1).map(items).unwrap_or_default();
+    let get = |name: &str| {
+        fields
+            .chunks_exact(2)
+            .find(|pair| pair.first().and_then(text) == Some(name))
+            .and_then(|pair| pair.get(1))
+    };
+    Some(Event {
+        id,
+        at: Timestamp(get("at").and_then(number)?),
+        job: get("job").and_then(text)?.parse().ok()?,
+        device: get("device").and_then(text).filter(|device| !device.is_empty()).map(str::to_owned),
+        what: get("what").and_then(text).and_then(|json| serde_json::from_str(json).ok())?,
+    })
 }
 
 /// Takes one entry into the ring; returns its id.
@@ -143,19 +176,9 @@ fn take(shared: &Shared, entry: &Value, last: u64) -> u64 {
         // What lay between was cut off before it was read.
         shared.tail.events.restart(id);
     }
-    let fields = items(entry).get(1).map(items).unwrap_or_default();
-    let get = |name: &str| {
-        fields.chunks_exact(2).find(|pair| pair.first().and_then(text) == Some(name)).and_then(|pair| pair.get(1))
-    };
-    let at = get("at").and_then(number).unwrap_or(0);
-    let job = get("job").and_then(text).and_then(|id| id.parse::<JobId>().ok());
-    let what = get("what").and_then(text).and_then(|json| serde_json::from_str::<What>(json).ok());
-    match (job, what) {
-        (Some(job), Some(what)) => {
-            let device = get("device").and_then(text).filter(|device| !device.is_empty()).map(str::to_owned);
-            shared.tail.events.push(Timestamp(at), job, device, what);
-        }
-        _ => {
+    match event(entry) {
+        Some(event) => shared.tail.events.push(event.at, event.job, event.device, event.what),
+        None => {
             tracing::warn!(id, "an event that cannot be read is left out");
             shared.tail.events.restart(id + 1);
         }

@@ -49,8 +49,11 @@ impl Shared {
         let mut call = redis::cmd("HVALS");
         call.arg(self.key("workers"));
         let answer = self.link.one(call, self.until()).await.map_err(unavailable)?;
-        let mut records: Vec<WorkerRecord> =
-            items(&answer).iter().filter_map(text).filter_map(|json| serde_json::from_str(json).ok()).collect();
+        let mut records: Vec<WorkerRecord> = items(&answer)
+            .iter()
+            .filter_map(text)
+            .filter_map(|json| serde_json::from_str(json).ok())
+            .collect();
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }

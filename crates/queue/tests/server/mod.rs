@@ -79,7 +79,9 @@ impl Server {
     /// Sends a signal to its process.
     pub fn signal(&self, name: &str) {
         let id = self.child.lock().unwrap().as_ref().expect("it runs").id();
-        assert!(Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status().unwrap().success()
+        );
     }
 
     pub fn options(&self) -> RedisOptions {

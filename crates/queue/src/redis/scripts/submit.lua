@@ -81,12 +81,13 @@ for at = 4, #ARGV, ARGS do
     field('name', name)
     field('notify', notify)
     field('key', key)
+    event(seq, id, device, what)
+    field('event', int(last_event))
     call(unpack(job))
     call('ZADD', P .. 'jobs', created, id)
     if host ~= '' then call('ZADD', P .. 'host:' .. host, created, id) end
     if key ~= '' then call('SET', P .. 'key:' .. key, id .. ' ' .. digest) end
     enqueue(id, device ~= '' and device, fifo, order, kind == 'modification', seq + tonumber(ttl))
-    event(seq, id, device, what)
     queued, added = queued + 1, added + 1
     if info then info.new = info.new + 1 end
     reply = 'A' .. created
