@@ -55,6 +55,8 @@ impl Shared {
                     shared.unclaim(&name, &own, &values).await;
                 }
             });
+            // However fast the answer, the caller is free to go before it.
+            tokio::task::yield_now().await;
             let claimed = told.await.unwrap_or(Err(QueueError::Closed))?;
             let Some((epoch, values)) = claimed else {
                 return Ok(None);
@@ -506,17 +508,12 @@ impl Queue for Redis {
         self.shared.complete(token, completion).await
     }
 
-    async fn deliveries(&self, _limit: usize, _hold: Duration) -> Result<Due, QueueError> {
-        Ok(Due::default())
+    async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError> {
+        self.shared.deliveries(limit, hold).await
     }
 
-    async fn settle(
-        &self,
-        _delivery: DeliveryId,
-        _epoch: u64,
-        _how: Delivered,
-    ) -> Result<Verdict, QueueError> {
-        Ok(Verdict::Stale)
+    async fn settle(&self, delivery: DeliveryId, epoch: u64, how: Delivered) -> Result<Verdict, QueueError> {
+        self.shared.settle(delivery, epoch, how).await
     }
 
     fn put_worker(&self, record: WorkerRecord) {

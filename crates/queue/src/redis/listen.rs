@@ -1,5 +1,5 @@
 //! The connection that is told things: signals for this process's nodes, ends that somebody waits
-//! for, messages of the outbox. Nothing depends on a message alone: after every new connection, and
+//! for. Nothing depends on a message alone: after every new connection, and
 //! with every renewal, what was said is read again.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,6 @@ use tokio::sync::watch;
 
 use super::Shared;
 use super::record::{items, text};
-use crate::api::Signal;
 
 #[derive(Default)]
 struct Channels {
@@ -93,8 +92,8 @@ async fn connect(shared: &Shared) -> Result<PubSubStream, String> {
         let client = shared.link.target.find().await?;
         let (mut sink, stream) = client.get_async_pubsub().await.map_err(|error| error.to_string())?.split();
         let mut channels = shared.listener.channels.lock().await;
-        let own = ["ended", "outbox"].map(|name| shared.key(name));
-        let wanted: Vec<&String> = own.iter().chain(&channels.wanted).collect();
+        let ended = shared.key("ended");
+        let wanted: Vec<&String> = std::iter::once(&ended).chain(&channels.wanted).collect();
         sink.subscribe(wanted).await.map_err(|error| error.to_string())?;
         channels.sink = Some(sink);
         Ok(stream)
@@ -131,8 +130,6 @@ fn hear(shared: &Shared, message: &Msg) {
                 let _ = waiter.send(());
             }
         }
-    } else if channel == "outbox" {
-        shared.outbox_due();
     }
 }
 
@@ -161,17 +158,6 @@ async fn recheck(shared: &Shared) {
                 }
             }
             Err(trouble) => tracing::debug!(%trouble, "signals cannot be read again now"),
-        }
-    }
-    shared.outbox_due();
-}
-
-impl Shared {
-    /// Tells every node of this process that messages are due.
-    pub(super) fn outbox_due(&self) {
-        for local in self.nodes.lock().values() {
-            // A node that went without a word learns nothing more.
-            drop(local.signals.send(Signal::Outbox));
         }
     }
 }

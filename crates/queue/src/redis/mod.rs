@@ -17,6 +17,7 @@ mod list;
 mod listen;
 mod nodes;
 mod options;
+mod outbox;
 mod record;
 mod scripts;
 mod submit;
@@ -90,7 +91,13 @@ impl Redis {
     ///
     /// # Errors
     /// When the server cannot be reached or is not fit, or the options contradict themselves.
-    pub async fn open(options: RedisOptions) -> Result<Arc<Self>, RedisOpenError> {
+    pub async fn open(mut options: RedisOptions) -> Result<Arc<Self>, RedisOpenError> {
+        // Within, the prefix is what keys really begin with, with the tag that holds them together.
+        options.prefix = if options.prefix.contains('{') {
+            format!("{}:", options.prefix)
+        } else {
+            format!("{}:{{0}}:", options.prefix)
+        };
         if options.keys.is_empty() {
             return Err(RedisOpenError::Options(
                 "a sealing key is needed that all processes share (redis.seal_key)".into(),

@@ -27,6 +27,9 @@ pub(super) fn signal(node: &str, words: &str) -> Option<Signal> {
     if words == "fifo" {
         return Some(Signal::Fifo);
     }
+    if words == "outbox" {
+        return Some(Signal::Outbox);
+    }
     let (sort, name) = words.split_once(':')?;
     match sort {
         "d" => Some(Signal::Device(device(name).ok()?)),

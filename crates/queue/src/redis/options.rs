@@ -52,8 +52,8 @@ pub struct RedisOptions {
     pub timeout: Duration,
     /// How often an idle TCP connection is probed.
     pub keepalive: Duration,
-    /// What every key begins with. It has to hold one hash tag, so that all keys of a store lie in
-    /// one slot of a Redis Cluster.
+    /// What every key begins with: stores that share a server need names of their own. A hash tag
+    /// follows it, so that all keys of a store lie in one slot of a Redis Cluster.
     pub prefix: String,
     /// The hash of device to node.
     pub host_to_node_map: String,
@@ -70,6 +70,8 @@ pub struct RedisOptions {
     pub max_queued: usize,
     /// Jobs waiting at a time for one device.
     pub max_queued_per_device: usize,
+    /// Messages not delivered yet, with the jobs that will end in one.
+    pub max_outbox: usize,
     /// How many events are kept for watchers, and how many bytes of them, in the store and in the
     /// memory of each process that watches.
     pub events: RingSize,
@@ -100,7 +102,7 @@ impl Default for RedisOptions {
             sentinel: None,
             timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(30),
-            prefix: "np:{0}:".into(),
+            prefix: "np".into(),
             host_to_node_map: "netpulse:host_to_node_map".into(),
             node_info_map: "netpulse:node_info_map".into(),
             keys: Vec::new(),
@@ -108,6 +110,7 @@ impl Default for RedisOptions {
             lease: Duration::from_secs(10),
             max_queued: 100_000,
             max_queued_per_device: 1_000,
+            max_outbox: 100_000,
             events: RingSize { events: 50_000, bytes: 64 << 20 },
             audit_retention: Duration::from_secs(30 * 24 * 3600),
             canceled_ttl: Duration::from_secs(1800),

@@ -46,6 +46,8 @@ scripts! {
     Waiting = "jobs" ["common", "waiting"],
     Nodes = "nodes" ["common", "nodes"],
     StopWorker = "nodes" ["common", "stop_worker"],
+    Deliveries = "jobs" ["common", "deliveries"],
+    Settle = "jobs" ["common", "ends", "settle"],
     Health = "jobs" ["common", "health"],
 }
 
@@ -80,7 +82,7 @@ impl Scripts {
         let bound = |number: usize| number.min(1 << 50);
         let head = format!(
             "local P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
-             local PLACED, LEASE, MAX_QUEUED, MAX_DEVICE = {}, {}, {}, {}\n\
+             local PLACED, LEASE, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}\n\
              local AUDIT, CANCELED, LOST_WORKERS, ARGS = {}, {}, {LOST_WORKERS}, {SUBMIT_ARGS}\n\
              local TRIM, EVENTS, EVENT_MARKS = '{}', {}, {}\n\
              local RECORD = {{ {} }}\n",
@@ -91,6 +93,7 @@ impl Scripts {
             lifetime(options.lease),
             bound(options.max_queued),
             bound(options.max_queued_per_device),
+            bound(options.max_outbox),
             lifetime(options.audit_retention),
             lifetime(options.canceled_ttl),
             // Cutting in whole blocks is cheaper, where a hundred more do no harm.

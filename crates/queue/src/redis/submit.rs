@@ -216,6 +216,9 @@ impl Shared {
                 "{rest} jobs wait for device {} already (store.max_queued_per_device)",
                 job.new.device.as_ref().map_or("", |key| key.as_str())
             )),
+            "O" => full(format!(
+                "{rest} webhooks are undelivered and more will follow already (store.max_outbox)"
+            )),
             "F" => Submitted::NoNode { why: "No available FIFO worker to run the job".into() },
             "P" => Submitted::NoNode { why: "No available node to run the job".into() },
             _ => return Err(odd()),

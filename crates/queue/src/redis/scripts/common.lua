@@ -89,6 +89,23 @@ local function tell_fifo()
   for _, node in ipairs(live('fifo')) do tell(node, 'fifo') end
 end
 
+-- A message of the outbox is due, perhaps later: the nodes are told when its time comes.
+local function outbox_changed()
+  local first = call('ZRANGE', P .. 'outbox', 0, 0, 'WITHSCORES')
+  if not first[2] then
+    call('ZREM', P .. 'timers', 'o:')
+  elseif tonumber(first[2]) <= now then
+    for _, role in ipairs({ 'devices', 'fifo' }) do
+      for _, node in ipairs(live(role)) do tell(node, 'outbox') end
+    end
+    -- Those that are due have been told of; the timer is for the next one.
+    local later = call('ZRANGEBYSCORE', P .. 'outbox', '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if later[2] then call('ZADD', P .. 'timers', later[2], 'o:') else call('ZREM', P .. 'timers', 'o:') end
+  else
+    call('ZADD', P .. 'timers', first[2], 'o:')
+  end
+end
+
 -- --- devices --------------------------------------------------------------------------------------
 
 local function unmap(device)
@@ -183,7 +200,7 @@ end
 
 local NAMES = { 'status', 'kind', 'queue', 'device', 'order', 'created', 'enqueued', 'started', 'attempt',
   'ttl', 'result_ttl', 'node', 'epoch', 'way', 'lost', 'cancel', 'notify', 'key', 'nonce', 'sending',
-  'sending_number', 'answered', 'last_line', 'host', 'delivery' }
+  'sending_number', 'answered', 'last_line', 'host', 'attempts' }
 
 -- The fields of a job that decide; nil when there is no such job.
 local function load(id)

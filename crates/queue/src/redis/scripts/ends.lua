@@ -8,6 +8,16 @@ local function keep_for(job, status)
   return own
 end
 
+-- Should no engine live when its time comes, the server forgets it by itself.
+local function keep_until(id, idempotency_key, expires)
+  local day = int(math.floor((expires - AHEAD) / 1000) + 86400000)
+  call('PEXPIREAT', P .. 'job:' .. id, day)
+  if idempotency_key then call('PEXPIREAT', P .. 'key:' .. idempotency_key, day) end
+end
+
+-- Messages made by this script: they keep the order of their ends.
+local messages = 0
+
 -- Ends a job that holds nothing any more. `what` is the event, `result` the result, both JSON.
 local function finish(id, job, status, result, what, nonce)
   local key = P .. 'job:' .. id
@@ -22,15 +32,14 @@ local function finish(id, job, status, result, what, nonce)
   count(status, 1)
   event(ended, id, job.device, what)
   if job.notify then
-    -- The message goes out in the same step that ends the job.
-    call('HSET', key, 'delivery', '0')
-    call('ZADD', P .. 'outbox', int(now), id)
-    call('PUBLISH', P .. 'outbox', id)
+    -- The message goes out in the same step that ends the job; the hash stays until it is delivered.
+    messages = messages + 1
+    count('promised', -1)
+    call('HSET', key, 'attempts', 0)
+    call('ZADD', P .. 'outbox', int(now + messages - 1), id)
+    outbox_changed()
   else
-    -- Should no engine live when its time comes, the server forgets it by itself.
-    local day = math.floor((expires - AHEAD) / 1000) + 86400000
-    call('PEXPIREAT', key, int(day))
-    if job.key then call('PEXPIREAT', P .. 'key:' .. job.key, int(day)) end
+    keep_until(id, job.key, expires)
   end
   call('PUBLISH', P .. 'ended', id)
   if job.device then refresh(job.device) end
@@ -182,7 +191,7 @@ local function forget(id)
     string.sub(call('GET', P .. 'key:' .. job.key), 1, 36) == id then
     call('DEL', P .. 'key:' .. job.key)
   end
-  if job.delivery then
+  if job.attempts then
     -- Its message is still to be delivered: nobody else sees it any more.
     call('HSET', P .. 'job:' .. id, 'hidden', 1)
   else

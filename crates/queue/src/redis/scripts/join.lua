@@ -28,4 +28,6 @@ elseif devices == '1' then
   for _, device in ipairs(call('SMEMBERS', P .. 'ready')) do call('SADD', P .. 'wake:' .. node, 'd:' .. device) end
 end
 if fifo == '1' and call('EXISTS', P .. 'fifo-ready') == 1 then call('SADD', P .. 'wake:' .. node, 'fifo') end
+local first = call('ZRANGE', P .. 'outbox', 0, 0, 'WITHSCORES')
+if first[2] and tonumber(first[2]) <= now then call('SADD', P .. 'wake:' .. node, 'outbox') end
 return answer('joined', call('SMEMBERS', P .. 'wake:' .. node))

@@ -20,6 +20,8 @@ if woken then
       end
     end
   end
+  local first = call('ZRANGE', P .. 'outbox', 0, 0, 'WITHSCORES')
+  if first[2] and tonumber(first[2]) <= now then call('SADD', P .. 'wake:' .. node, 'outbox') end
   if v[5] == '1' then
     call('SADD', P .. 'live:fifo', node)
     if call('EXISTS', P .. 'fifo-ready') == 1 then call('SADD', P .. 'wake:' .. node, 'fifo') end

@@ -4,10 +4,11 @@
 --   command, ttl, timeout, result_ttl, retry, request, notify, key, digest, chosen node, queued event.
 -- Answer: for each job one text. 'A<time>' accepted then, 'K<id>' known, 'R<id>' the key was used for
 --   another request, 'Q<number>' the store is full, 'D<number>' the device's queue is full,
---   'P' no living node has its device, 'F' no living node serves FifoQ.
+--   'O<number>' the outbox is full (messages in it), 'P' no living node has its device, 'F' no living node serves FifoQ.
 local again = ARGV[3] == '1'
-local counts = call('HGET', P .. 'counts', 'queued')
-local queued = tonumber(counts or 0)
+local counts = call('HMGET', P .. 'counts', 'queued', 'promised')
+local queued, promised, promised_before = tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[2] or 0)
+local messages = false
 local seq = tonumber(call('GET', P .. 'seq') or 0)
 local answers, touched, touched_list, added = {}, {}, {}, 0
 
@@ -56,6 +57,10 @@ for at = 4, #ARGV, ARGS do
     end
     if info.before + info.new >= MAX_DEVICE then reply = 'D' .. int(info.before + info.new) end
   end
+  if not reply and notify ~= '' then
+    messages = messages or call('ZCARD', P .. 'outbox')
+    if messages + promised >= MAX_OUTBOX then reply = 'O' .. int(messages) end
+  end
   if not reply and PLACED then
     if fifo then
       if #live('fifo') == 0 then reply = 'F' end
@@ -89,6 +94,7 @@ for at = 4, #ARGV, ARGS do
     if key ~= '' then call('SET', P .. 'key:' .. key, id .. ' ' .. digest) end
     enqueue(id, device ~= '' and device, fifo, order, kind == 'modification', seq + tonumber(ttl))
     queued, added = queued + 1, added + 1
+    if notify ~= '' then promised = promised + 1 end
     if info then info.new = info.new + 1 end
     reply = 'A' .. created
   end
@@ -97,6 +103,7 @@ end
 
 if added > 0 then
   count('queued', added)
+  if promised > promised_before then count('promised', promised - promised_before) end
   call('SET', P .. 'seq', int(seq))
   for _, device in ipairs(touched_list) do
     local new = touched[device].new

@@ -19,14 +19,10 @@ for _, item in ipairs(items) do
   elseif sort == 'h' then
     homeless[#homeless + 1] = name
   elseif sort == 'o' then
-    -- A courier was lost with it.
-    call('ZREM', P .. 'outbox-held', name)
-    call('ZADD', P .. 'outbox', int(now), name)
-    call('PUBLISH', P .. 'outbox', name)
-  elseif sort == 'w' then
-    call('PUBLISH', P .. 'outbox', name)
+    outbox_changed()
+    over = false
   end
-  if over then call('ZREM', P .. 'timers', item) else more = '1' end
+  if over then call('ZREM', P .. 'timers', item) elseif sort == 'n' then more = '1' end
 end
 if #items == limit then more = '1' end
 return answer(more, homeless)
