@@ -12,7 +12,7 @@ use netpulse_plugin::{Driver, Drivers};
 use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
 use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
-use netpulse_worker::{BuiltInTemplates, Node, NodeParts};
+use netpulse_worker::{BuiltInTemplates, Node, NodeParts, Serves};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,7 @@ impl Server {
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates = Arc::new(BuiltInTemplates::new(&config.template, fetch));
         let parts = NodeParts {
+            serves: Serves::All,
             config: Arc::clone(&config),
             queue: queue.clone(),
             drivers: drivers.clone(),

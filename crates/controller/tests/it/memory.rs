@@ -48,6 +48,7 @@ impl Memory {
             birth_at: Timestamp::now(),
             successful_job_count: 4,
             failed_job_count: 0,
+            self_healing: 0,
         };
         let workers = vec![
             record("node-a", "NodeQ_node-a", WorkerState::Idle),
@@ -313,6 +314,7 @@ impl Queue for Memory {
             finished: count(JobStatus::Finished),
             failed: count(JobStatus::Failed),
             canceled: count(JobStatus::Canceled),
+            oldest: state.jobs.iter().filter(|j| j.status == JobStatus::Queued).map(|j| j.created_at).min(),
         })
     }
 
@@ -334,6 +336,10 @@ impl Queue for Memory {
 
     async fn settle(&self, _: DeliveryId, _: u64, _: Delivered) -> Result<Verdict, QueueError> {
         Err(QueueError::Closed)
+    }
+
+    async fn suspend(&self, _: &str) -> Result<(), QueueError> {
+        Ok(())
     }
 
     async fn leave(&self, _: &str) -> Result<(), QueueError> {
