@@ -8,7 +8,9 @@
 mod driver;
 mod kinds;
 mod templates;
+mod webhooks;
 
 pub use driver::*;
 pub use kinds::*;
 pub use templates::*;
+pub use webhooks::*;

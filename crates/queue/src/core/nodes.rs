@@ -56,6 +56,7 @@ impl Core {
         if !self.fifo_ready.is_empty() {
             self.signal_fifo();
         }
+        self.tell_of_outbox(name, now);
     }
 
     /// A node takes nothing new. Devices that were offered to it alone are offered to others.
@@ -143,6 +144,7 @@ impl Core {
             if !self.fifo_ready.is_empty() {
                 self.signal_fifo();
             }
+            self.tell_of_outbox(name, now);
         }
         Some(lost)
     }
