@@ -12,7 +12,7 @@ use netpulse_simulator::{Plan, Running, Simulator};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::server::Server;
+use crate::server::{Server, Shape};
 use crate::stop::Stop;
 use crate::ui::{Text, Tone, Ui, plain, seconds, short, tone_of};
 
@@ -101,11 +101,11 @@ async fn show(args: &DemoArgs, ui: &Ui) -> Outcome {
     config.server.api_key.clone_from(&key);
     config.store.path = folder.0.join("store");
     config.storage.staging = folder.0.join("staging");
-    let mut server = match Server::start(config.clone()).await {
+    let mut server = match Server::start(config.clone(), Shape::All).await {
         // The show needs no particular port.
         Err(_) if args.port != 0 => {
             config.server.port = 0;
-            Server::start(config).await?
+            Server::start(config, Shape::All).await?
         }
         started => started?,
     };
