@@ -97,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) fifo_wake: Notify,
     /// Somebody asked for a drain.
     asked: CancellationToken,
+    outbox: Arc<Notify>,
     /// Take nothing more; end after the current job.
     pub(crate) stopping: CancellationToken,
     running: Mutex<HashMap<JobId, CancellationToken>>,
@@ -277,8 +278,7 @@ impl Inner {
                     mailbox.hand_over();
                 }
             }
-            // Whoever sends the messages listens by itself.
-            Signal::Outbox => {}
+            Signal::Outbox => self.outbox.notify_one(),
             Signal::LeaseLost(lease) => {
                 tracing::warn!(device = %lease.device, epoch = lease.epoch, "lease lost; nothing more is sent there");
                 for (_, lost) in self.leases.lock().get(&lease.device).into_iter().flatten() {
@@ -437,6 +437,7 @@ impl Node {
             counters: Counters::default(),
             fifo_wake: Notify::new(),
             asked: CancellationToken::new(),
+            outbox: Arc::default(),
             stopping: CancellationToken::new(),
             running: Mutex::default(),
             early_cancels: Mutex::default(),
@@ -469,6 +470,12 @@ impl Node {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.inner.counters.clone()
+    }
+
+    /// Rung when messages of the outbox are due.
+    #[must_use]
+    pub fn outbox(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.outbox)
     }
 
     /// The node's name.

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, ServeError, serve};
-use netpulse_plugin::{Drivers, Scheduler, Templates};
+use netpulse_plugin::{Drivers, Scheduler, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
+use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
 use netpulse_worker::{BuiltInTemplates, Node, NodeParts, Serves};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -23,6 +24,9 @@ use lock::Lock;
 
 /// Longest that answers may take once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// Longest that webhooks in flight may take.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
 
 /// Which parts a process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,7 @@ pub(crate) struct Server {
     patience: Duration,
     queue: Arc<dyn Queue>,
     node: Option<Node>,
+    courier: Option<Courier>,
     api: Option<Api>,
     draining: CancellationToken,
     shutdown: CancellationToken,
@@ -105,6 +110,7 @@ impl Server {
         }
         let scheduler = scheduler(&config, &[])?;
         let drivers = devices::drivers(&config)?;
+        let webhooks = webhooks(&config)?;
         let listener = if shape.has_api() { Some(bind(&config).await?) } else { None };
         let mut locks = Vec::new();
         // The embedded store keeps others out by itself.
@@ -129,19 +135,24 @@ impl Server {
                 Some(Node::start(parts).await.map_err(refused)?)
             }
         };
+        // Where a node listens, one also empties the outbox.
+        let courier = node.as_ref().map(|node| {
+            Courier::start(Arc::clone(&queue), webhooks.clone(), node.outbox(), courier_options(&config))
+        });
         let mut server = Self {
             url: String::new(),
             node_name: node.as_ref().map(|node| node.name().to_owned()).unwrap_or_default(),
             patience: Duration::from_secs(config.worker.drain_timeout),
             queue,
             node,
+            courier,
             api: None,
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             _locks: locks,
         };
         if let Some(listener) = listener {
-            server.serve(&config, listener, drivers, templates)?;
+            server.serve(&config, listener, drivers, webhooks, templates)?;
         }
         Ok(server)
     }
@@ -152,6 +163,7 @@ impl Server {
         config: &Arc<Config>,
         listener: TcpListener,
         drivers: Drivers,
+        webhooks: Webhooks,
         templates: Arc<dyn Templates>,
     ) -> Result<(), Failure> {
         let address = listener.local_addr().map_err(|e| Failure::local(format!("no address: {e}")))?;
@@ -159,6 +171,7 @@ impl Server {
             config: Arc::clone(config),
             queue: Arc::clone(&self.queue),
             drivers,
+            webhooks,
             templates: Some(templates),
             draining: self.draining.clone(),
             shutdown: self.shutdown.clone(),
@@ -213,6 +226,9 @@ impl Server {
                 );
             }
         }
+        if let Some(courier) = self.courier.take() {
+            courier.drain(LAST_MESSAGES).await;
+        }
         self.shutdown.cancel();
         if let Some(Api { http, .. }) = self.api.take().filter(|api| !api.http.is_finished()) {
             let _ = tokio::time::timeout(LAST_ANSWERS, http).await;
@@ -260,4 +276,23 @@ async fn bind(config: &Config) -> Result<TcpListener, Failure> {
         Failure::local(format!("cannot listen on {}:{}: {error}", at.0, at.1))
             .hint("another server may run there: choose `server.host` and `server.port`")
     })
+}
+
+/// The built-in webhook kind under the configuration's rules.
+fn webhooks(config: &Config) -> Result<Webhooks, Failure> {
+    let basic = Basic::new(BasicOptions {
+        allow_private: config.webhook.allow_private.clone(),
+        secret: config.webhook.secret.clone(),
+        ca: config.webhook.ca.clone(),
+    });
+    let basic = basic.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(Webhooks::new(vec![Arc::new(basic)]))
+}
+
+fn courier_options(config: &Config) -> CourierOptions {
+    CourierOptions {
+        concurrency: config.webhook.concurrency,
+        per_receiver: config.webhook.per_receiver,
+        legacy: config.webhook.format == "legacy",
+    }
 }

@@ -24,6 +24,7 @@ fn embedded(config: &Config) -> Result<Arc<Embedded>, Failure> {
         lease: Duration::from_secs(config.worker.lease.max(1)),
         max_queued: config.store.max_queued,
         max_queued_per_device: config.store.max_queued_per_device,
+        max_outbox: config.store.max_outbox,
         result_cache: config.store.result_cache,
         events: RingSize { events: config.store.events, ..Options::default().events },
         audit_retention: Duration::from_secs(config.audit.retention_days.saturating_mul(24 * 3600)),
