@@ -153,11 +153,7 @@ fn every_mistake_is_told_at_once_with_its_line() {
         "np.yaml:4: server.hots: no such key: did you mean `server.host`?",
         "np.yaml:5: worker.scheduler: must not be empty",
         "np.yaml:6: worker.lease: `soon` is no whole number: expected 1 to 3600",
-<<<<<<< HEAD
-        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, redis, session, platform, template, storage, audit, log",
-=======
-        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, session, platform, template, storage, webhook, audit, log",
->>>>>>> webhook
+        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, redis, session, platform, template, storage, webhook, audit, metrics, log",
         "np.yaml:10: job.default_strategy: napalm: `pined` is not known: expected one of fifo, pinned (did you mean `pinned`?)",
         "np.yaml:12: scheduler: no such key: did you mean `worker.scheduler`?",
         "np.yaml:14: session.host_keys: `stric` is not known: expected one of accept-new, strict, off (did you mean `strict`?)",

@@ -48,7 +48,7 @@ impl Memory {
             birth_at: Timestamp::now(),
             successful_job_count: 4,
             failed_job_count: 0,
-            self_healing: 0,
+            self_healing: if name == "node-a" { 2 } else { 0 },
         };
         let workers = vec![
             record("node-a", "NodeQ_node-a", WorkerState::Idle),
@@ -327,7 +327,23 @@ impl Queue for Memory {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
-        Ok(Vec::new())
+        self.up()?;
+        let now = Timestamp::now();
+        let node = |name: &str, alive, role| NodeStatus {
+            name: name.into(),
+            role,
+            devices: 1,
+            running: 2,
+            alive,
+            joined_at: now,
+            renewed_at: now,
+        };
+        let draining = Role { capacity: 7, devices: false, fifo: false };
+        Ok(vec![
+            node("node-a", true, Role { capacity: 32, devices: true, fifo: true }),
+            node("node-c", false, Role { capacity: 32, devices: true, fifo: true }),
+            node("node-b", true, draining),
+        ])
     }
 
     async fn deliveries(&self, _: usize, _: Duration) -> Result<Due, QueueError> {
