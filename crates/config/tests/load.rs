@@ -148,12 +148,18 @@ fn every_mistake_is_told_at_once_with_its_line() {
     .env("NETPULSE_STORE__MAX_QUED", "5")
     .env("NETPULSE_WORKER__KEEPALIVE", "-1");
     let mistakes = case.mistakes();
+    let outer: Vec<&str> =
+        netpulse_config::SECTIONS.iter().map(|(name, _)| *name).filter(|name| !name.contains('.')).collect();
+    let sections = format!(
+        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are {}",
+        outer.join(", ")
+    );
     for expected in [
         "np.yaml:3: server.port: 90000 is out of bounds: expected 0 to 65535",
         "np.yaml:4: server.hots: no such key: did you mean `server.host`?",
         "np.yaml:5: worker.scheduler: must not be empty",
         "np.yaml:6: worker.lease: `soon` is no whole number: expected 1 to 3600",
-        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, redis, session, platform, template, storage, webhook, audit, metrics, log",
+        &sections,
         "np.yaml:10: job.default_strategy: napalm: `pined` is not known: expected one of fifo, pinned (did you mean `pinned`?)",
         "np.yaml:12: scheduler: no such key: did you mean `worker.scheduler`?",
         "np.yaml:14: session.host_keys: `stric` is not known: expected one of accept-new, strict, off (did you mean `strict`?)",
