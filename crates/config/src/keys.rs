@@ -126,6 +126,8 @@ sections! {
         timeout: u64 = 30, Rule::Range(1, 3600);
         /// Seconds between signs of life on an idle connection.
         keepalive: u64 = 30, Rule::Range(1, 3600);
+        /// Replicas that must have a job before it counts as accepted.
+        min_replicas: usize = 0, Rule::Range(0, 16);
     } with {
         /// TLS to Redis.
         tls: RedisTls {
@@ -222,6 +224,14 @@ sections! {
     audit: Audit {
         /// Days the outcome of a modification still answers GET /jobs/{id}.
         retention_days: u64 = 30, Rule::Range(0, 3650);
+    }
+
+    /// What `netpulse worker` answers to monitoring: GET /metrics, /health/live, /health/ready. The API has these itself.
+    metrics: Metrics {
+        /// Address to listen on.
+        host: String = "127.0.0.1".into(), Rule::NotEmpty;
+        /// Port to listen on, 0 for a free one; without one nothing listens.
+        port: Option<u16> = None, Rule::Range(0, 65_535);
     }
 
     /// Logs.
