@@ -445,6 +445,10 @@ impl Queue for Redis {
         self.shared.nodes().await
     }
 
+    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        self.shared.suspend(node).await
+    }
+
     async fn leave(&self, node: &str) -> Result<(), QueueError> {
         self.shared.leave(node).await
     }
