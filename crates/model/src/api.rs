@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::credential::CredentialRef;
 use crate::event::EventId;
 use crate::job::{Job, JobId, JobKind, JobStatus, Priority, RetryPolicy};
 use crate::request::{AuditMode, BulkFailure, Payload, Strategy};
@@ -281,6 +282,10 @@ pub struct ExecBody {
     /// How to reach the device: `host`, `device_type`, `username`, `password`, `port`, ...
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie, instead of in the request (`{"ref": "sites/hq/admin"}`). The
+    /// early form `connection_args.credential_ref` is read as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
     /// The driver's own arguments.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
@@ -336,7 +341,8 @@ pub struct BulkBody {
     /// What holds for every device.
     #[serde(flatten)]
     pub base: ExecBody,
-    /// Per device: `host`, any other connection argument, and its own `command` or `config`.
+    /// Per device: `host`, any other connection argument, its own `command` or `config`, and its own
+    /// `credential` or `credential_ref` (`null` for none).
     #[schema(value_type = Vec<Object>)]
     pub devices: Vec<Map<String, Value>>,
 }
@@ -349,4 +355,7 @@ pub struct TestBody {
     /// How to reach the device.
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
 }

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod credential;
 pub mod device;
 pub mod error;
 pub mod event;
@@ -18,6 +19,7 @@ pub mod secret;
 pub mod time;
 pub mod worker;
 
+pub use credential::CredentialRef;
 pub use device::{DeviceKey, QueueName};
 pub use error::{ErrorCode, ErrorInfo};
 pub use fields::FieldError;
