@@ -79,6 +79,9 @@ pub fn reference_markdown() -> String {
     for (variable, key) in compat::ENV_ALIASES {
         out.push_str(&format!("- environment variable `{variable}`: `{key}`\n"));
     }
+    for (variable, key) in compat::ENV_FALLBACKS {
+        out.push_str(&format!("- environment variable `{variable}`: `{key}`, where nothing else sets it\n"));
+    }
     out.push_str("\nThese are accepted, do nothing, and are named in a warning at the start:\n\n");
     for (key, reason) in compat::IGNORED.iter().filter(|(key, _)| *key != "server.tls") {
         out.push_str(&format!("- `{key}`: {reason}\n"));

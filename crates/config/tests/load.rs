@@ -149,7 +149,7 @@ fn every_mistake_is_told_at_once_with_its_line() {
         "np.yaml:4: server.hots: no such key: did you mean `server.host`?",
         "np.yaml:5: worker.scheduler: `fastest` is not known: expected one of greedy, least_load, least_load_random, load_weighted_random",
         "np.yaml:6: worker.lease: `soon` is no whole number: expected 1 to 3600",
-        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, session, platform, template, storage, audit, log",
+        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, credential, session, platform, template, storage, audit, log",
         "np.yaml:10: job.default_strategy: napalm: `pined` is not known: expected one of fifo, pinned (did you mean `pinned`?)",
         "np.yaml:12: scheduler: no such key: did you mean `worker.scheduler`?",
         "np.yaml:14: session.host_keys: `stric` is not known: expected one of accept-new, strict, off (did you mean `strict`?)",
@@ -221,8 +221,7 @@ fn keys_of_the_python_system_warn_and_never_fail() {
          redis: {host: redis, port: 6379, password: \"${REDIS_PW}\", tls: {enabled: false}}\n\
          plugin: {driver: netpulse/plugins/drivers/}\n\
          log: {config: config/log-config.yaml, level: INFO}\n",
-    )
-    .env("NETPULSE__CREDENTIAL__VAULT__URL", "http://vault:8200");
+    );
     assert_eq!(case.load().worker.scheduler, "load_weighted_random");
     let warnings = case.warnings();
     for start in [
@@ -231,11 +230,10 @@ fn keys_of_the_python_system_warn_and_never_fail() {
         "np.yaml:5: redis: is accepted and does nothing: ",
         "np.yaml:6: plugin: ",
         "np.yaml:7: log.config: ",
-        "environment variable NETPULSE__CREDENTIAL__VAULT__URL: credential.vault.url: ",
     ] {
         assert!(warnings.iter().any(|w| w.starts_with(start)), "missing: {start}\nin: {warnings:#?}");
     }
-    assert_eq!(warnings.len(), 6, "{warnings:#?}");
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
 }
 
 #[test]
@@ -286,7 +284,9 @@ fn every_key_can_be_set_by_its_variable() {
             "session.host_keys" => "strict".into(),
             "log.level" => "DEBUG".into(),
             "log.format" => "json".into(),
-            "server.legacy_envelope" => "true".into(),
+            _ if key.kind == netpulse_config::Kind::Switch => "false".into(),
+            "credential.addr" => "https://vault.example.net:8200".into(),
+            "credential.timeout" => "7".into(),
             path if path.ends_with("dir") || path.ends_with("dirs") => folder.path().display().to_string(),
             _ if key.kind == netpulse_config::Kind::Number => "1024".into(),
             _ => "some-text".into(),
@@ -299,4 +299,58 @@ fn every_key_can_be_set_by_its_variable() {
         let setting = loaded.settings.iter().find(|s| s.key.path() == key.path()).unwrap();
         assert_eq!(setting.origin, Origin::Env { variable: key.env() });
     }
+}
+
+#[test]
+fn vault_is_configured_by_todays_keys_the_early_variables_and_the_fallbacks() {
+    let today = case(
+        "server: {api_key: k-0123456789}\n\
+         credential: {enabled: true, name: vault_kv, addr: 'http://vault:8200', token: t-file, \
+         allowed_paths: 'kv/network, kv/lab', verify: false, cache_ttl: 0}\n",
+    );
+    let config = today.load().credential;
+    assert_eq!((config.allowed_paths.len(), config.verify.as_str(), config.cache_ttl), (2, "false", 0));
+    assert_eq!(config.mount, "kv");
+    // The file's own word stands before the fallback.
+    assert_eq!(today.env("NETPULSE_VAULT_TOKEN", "t-env").load().credential.token.as_deref(), Some("t-file"));
+
+    let early = case("server: {api_key: k-0123456789}\ncredential: {enabled: true, name: vault, token: }\n")
+        .env("NETPULSE__CREDENTIAL__VAULT__URL", "http://localhost:8200")
+        .env("NETPULSE__CREDENTIAL__VAULT__MOUNT_POINT", "secret")
+        .env("NETPULSE__CREDENTIAL__VAULT__TIMEOUT", "7")
+        .env("NETPULSE_VAULT_TOKEN", "t-env")
+        .load()
+        .credential;
+    assert_eq!((early.addr.as_deref(), early.mount.as_str()), (Some("http://localhost:8200"), "secret"));
+    assert_eq!((early.timeout, early.token.as_deref()), (7, Some("t-env")));
+}
+
+#[test]
+fn an_incomplete_credential_section_stops_the_start() {
+    let said = |section: &str| {
+        case(&format!("{KEY}credential: {{enabled: true, {section}}}\n")).mistakes().join("\n")
+    };
+    for (section, sentence) in [
+        ("cache_ttl: 30", "credential.name: must be set"),
+        ("name: vault_kv, token: t", "credential.addr: must be set"),
+        (
+            "name: vault, addr: 'http://v:8200'",
+            "credential.token: Vault auth requires token or AppRole (role_id + secret_id)",
+        ),
+        (
+            "name: vault_kv, addr: 'http://v:8200', role_id: r",
+            "Vault auth requires token or AppRole (role_id + secret_id)",
+        ),
+        ("name: env, providers: [file]", "credential.dir: must be set"),
+        ("name: vault_kv, addr: 'http://v:8200', token: t, verify: /no/ca.pem", "credential.verify: "),
+        ("name: vault_kv, addr: 'http://v:8200', token: t, allowed_paths: ['kv/../x']", "`kv/../x`"),
+        ("name: vault_kv, adr: x", "did you mean `credential.addr`?"),
+    ] {
+        assert!(said(section).contains(sentence), "{section}: {}", said(section));
+    }
+    // Off, it may be incomplete.
+    assert!(case(&format!("{KEY}credential: {{name: vault_kv}}\n")).warnings().is_empty());
+    let open = "name: vault_kv, addr: 'https://v:8200', token: t, verify: false";
+    let warned = case(&format!("{KEY}credential: {{enabled: true, {open}}}\n")).warnings().join("\n");
+    assert!(warned.contains("credential.verify: "), "{warned}");
 }

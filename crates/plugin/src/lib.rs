@@ -5,10 +5,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod credentials;
 mod driver;
 mod kinds;
 mod templates;
 
+pub use credentials::*;
 pub use driver::*;
 pub use kinds::*;
 pub use templates::*;

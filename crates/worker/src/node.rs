@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netpulse_config::Config;
 use netpulse_model::worker::{WorkerRecord, WorkerState};
 use netpulse_model::{DeviceKey, JobId, QueueName, Timestamp};
-use netpulse_plugin::{Drivers, Templates};
+use netpulse_plugin::{Credentials, Drivers, Templates};
 use netpulse_queue::{Queue, QueueError, Signal};
 
 use parking_lot::Mutex;
@@ -31,6 +31,8 @@ pub struct NodeParts {
     pub drivers: Drivers,
     /// How to render payloads and parse outputs.
     pub templates: Arc<dyn Templates>,
+    /// Where secrets come from that requests only refer to.
+    pub credentials: Credentials,
 }
 
 /// Counts since the node came up.
@@ -56,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
     pub(crate) templates: Arc<dyn Templates>,
+    pub(crate) credentials: Credentials,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) connects: Semaphore,
@@ -347,7 +350,7 @@ impl Node {
     /// # Errors
     /// The store refuses the node.
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
-        let NodeParts { config, queue, drivers, templates } = parts;
+        let NodeParts { config, queue, drivers, templates, credentials } = parts;
         let name = node_name(&config);
         let now = Timestamp::now();
         let fifo = WorkerRecord {
@@ -370,6 +373,7 @@ impl Node {
             queue,
             drivers,
             templates,
+            credentials,
             counters: Counters::default(),
             fifo_wake: Notify::new(),
             stopping: CancellationToken::new(),
