@@ -126,6 +126,7 @@ async fn main() {
         queue: queue.clone(),
         drivers: Drivers::new(vec![Arc::new(NoDevice)]),
         templates: None,
+        credentials: netpulse_plugin::Credentials::default(),
         self_healing: Arc::default(),
         shutdown: shutdown.clone(),
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderName, StatusCode};
 use netpulse_config::Config;
 use netpulse_model::{Job, JobId};
-use netpulse_plugin::{Drivers, Templates};
+use netpulse_plugin::{Credentials, Drivers, Templates};
 use netpulse_queue::{Queue, QueueError};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -32,6 +32,8 @@ pub struct Parts {
     pub drivers: Drivers,
     /// The template engines; without them `/template/...` answers 501.
     pub templates: Option<Arc<dyn Templates>>,
+    /// Who checks references to secrets, and gives them to connection tests.
+    pub credentials: Credentials,
     /// How often something was repaired without a human: counted by the workers, shown by
     /// `/system/stats`.
     pub self_healing: Arc<AtomicU64>,
@@ -48,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
     pub(crate) templates: Option<Arc<dyn Templates>>,
+    pub(crate) credentials: Credentials,
     pub(crate) self_healing: Arc<AtomicU64>,
     pub(crate) self_healing_at_start: u64,
     pub(crate) shutdown: CancellationToken,
@@ -89,6 +92,7 @@ impl App {
             queue: parts.queue,
             drivers: parts.drivers,
             templates: parts.templates,
+            credentials: parts.credentials,
             self_healing: parts.self_healing,
             shutdown: parts.shutdown,
         }))

@@ -359,3 +359,68 @@ pub struct TestBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialRef>,
 }
+
+/// A secret to be written, as a client sends it.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct CredentialCreate {
+    /// Where, without the mount.
+    pub path: String,
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+    /// What is to be known about it; not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// A secret to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialRead {
+    /// Where, without the mount.
+    pub path: String,
+    /// Show the password, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+}
+
+/// The path of a secret.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPath {
+    /// Where, without the mount.
+    pub path: String,
+}
+
+/// Which secrets to list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialList {
+    /// Below which folder; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// At any depth.
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// Secrets to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPaths {
+    /// 1 to 100 of them.
+    pub paths: Vec<String>,
+    /// Show the passwords, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
+}

@@ -8,7 +8,7 @@ use netpulse_controller::{Controller, Parts, serve};
 use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_driver::paramiko::Paramiko;
-use netpulse_plugin::{Driver, Drivers};
+use netpulse_plugin::{Credentials, Driver, Drivers};
 use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
 use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
@@ -18,6 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
+
+/// Longest look at one credential provider when the server starts.
+const PROVIDER_CHECK: Duration = Duration::from_secs(30);
 
 /// A server that runs in this process.
 pub(crate) struct Server {
@@ -39,11 +42,13 @@ impl Server {
         let drivers = drivers(&config)?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let credentials = credentials(&config)?;
         let parts = NodeParts {
             config: Arc::clone(&config),
             queue: queue.clone(),
             drivers: drivers.clone(),
             templates: templates.clone(),
+            credentials: credentials.clone(),
         };
         let node = Node::start(parts).await.map_err(|e| Failure::new(Exit::Local, "store", e.to_string()))?;
         let shutdown = CancellationToken::new();
@@ -52,6 +57,7 @@ impl Server {
             queue: queue.clone(),
             drivers,
             templates: Some(templates),
+            credentials,
             self_healing: node.counters().self_healing,
             shutdown: shutdown.clone(),
         });
@@ -111,6 +117,35 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
         let code = if matches!(error, OpenError::InUse { .. }) { "store_in_use" } else { "store" };
         Failure::new(Exit::Local, code, error.to_string())
     })
+}
+
+/// The credential providers. What is missing in the configuration stops the start; one that cannot
+/// be reached is a warning, since it may come back.
+fn credentials(config: &Config) -> Result<Credentials, Failure> {
+    let section = &config.credential;
+    if !section.enabled {
+        return Ok(Credentials::default());
+    }
+    let built_in = netpulse_credential::built_in(section).map_err(|e| Failure::usage(e.to_string()))?;
+    let credentials =
+        Credentials::new(section.name.as_deref().unwrap_or_default(), &section.providers, built_in);
+    for name in credentials.missing() {
+        tracing::warn!("no credential provider is named `{name}`: references to it are refused");
+    }
+    let looked_at = credentials.clone();
+    tokio::spawn(async move {
+        for provider in looked_at.providers() {
+            let name = provider.name();
+            match tokio::time::timeout(PROVIDER_CHECK, provider.validate()).await {
+                Ok(Ok(_)) => tracing::info!("credential provider `{name}` is ready"),
+                Ok(Err(error)) => tracing::warn!("credential provider `{name}` is not ready: {error}"),
+                Err(_elapsed) => {
+                    tracing::warn!("credential provider `{name}` is not ready: it does not answer")
+                }
+            }
+        }
+    });
+    Ok(credentials)
 }
 
 /// The built-in drivers under the configuration's limits.

@@ -88,7 +88,8 @@ fn world(with_worker: bool) -> World {
             queue: queue.clone(),
             drivers: Drivers::new(vec![Arc::new(Checks)]),
             templates: None,
-            self_healing: Arc::new(AtomicU64::new(0)),
+            credentials: netpulse_plugin::Credentials::default(),
+        self_healing: Arc::new(AtomicU64::new(0)),
             shutdown: shutdown.clone(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

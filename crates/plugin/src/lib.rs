@@ -7,10 +7,12 @@
 
 mod credentials;
 mod driver;
+mod fill;
 mod kinds;
 mod templates;
 
 pub use credentials::*;
 pub use driver::*;
+pub use fill::*;
 pub use kinds::*;
 pub use templates::*;

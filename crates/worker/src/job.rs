@@ -111,7 +111,8 @@ async fn run_inner(
     let tried = match resolved {
         Ok(()) => {
             let left = deadline.saturating_sub(started.elapsed());
-            bounded(node, &request, &mut held, &recorder, fence, cancel, (claim.job.kind, deadline, left)).await
+            bounded(node, &request, &mut held, &recorder, fence, cancel, (claim.job.kind, deadline, left))
+                .await
         }
         Err(error) => {
             let no_connection = error.code == ErrorCode::CredentialUnavailable;

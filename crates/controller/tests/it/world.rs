@@ -150,6 +150,7 @@ pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -
             Arc::new(Fake("paramiko", Strategy::Fifo)),
         ]),
         templates: Some(Arc::new(Engines)),
+        credentials: netpulse_plugin::Credentials::default(),
         self_healing: healed.clone(),
         shutdown: shutdown.clone(),
     });
