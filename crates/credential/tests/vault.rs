@@ -241,8 +241,8 @@ async fn the_token_comes_first_then_the_role_and_a_dead_token_is_replaced_once()
 async fn tokens_are_renewed_before_they_end_without_anybody_asking() {
     let vault = Vault::start().await;
     vault.put("kv", "a", login("pw"));
-    vault.token("hvs.short", 2, true);
-    vault.login_ttl(2);
+    vault.token("hvs.short", 5, true);
+    vault.login_ttl(5);
     let fixed = started(&Credential { token: Some("hvs.short".into()), cache_ttl: 0, ..config(&vault) });
     let role = started(&Credential { cache_ttl: 0, ..with_role(&vault) });
     password(&fixed, "a").await.unwrap();
