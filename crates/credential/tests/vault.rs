@@ -363,3 +363,63 @@ async fn promise_12_no_error_carries_a_token_or_a_secret() {
         }
     }
 }
+
+/// Encrypts what goes to `inside`, with the certificate of the controller's tests.
+async fn behind_tls(inside: std::net::SocketAddr) -> String {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = CertificateDer::pem_file_iter(CERTIFICATE).unwrap().collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(CERTIFICATE.replace(".pem", ".key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((outer, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust us hangs up.
+                let Ok(mut outer) = acceptor.accept(outer).await else { return };
+                let mut inner = tokio::net::TcpStream::connect(inside).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+            });
+        }
+    });
+    addr
+}
+
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../controller/tests/data/loopback.pem");
+
+#[tokio::test]
+async fn the_certificate_is_checked_against_the_system_a_file_or_nothing() {
+    let vault = Vault::start().await;
+    vault.put("kv", "a", login("pw"));
+    let addr = behind_tls(vault.inside()).await;
+    let verified = |verify: &str| {
+        started(&Credential { addr: Some(addr.clone()), verify: verify.into(), ..config(&vault) })
+    };
+    let (kind, said) = password(&verified("true"), "a").await.unwrap_err();
+    assert!(kind == Failed::Unavailable && said.contains("certificate"), "{said}");
+    assert_eq!(vault.journal().len(), 0, "no token went to whom nobody vouches for");
+    assert_eq!(password(&verified(CERTIFICATE), "a").await.unwrap(), "pw");
+    assert_eq!(password(&verified("false"), "a").await.unwrap(), "pw");
+    // Whatever a server says, the token is not sent on without encryption.
+    let open = Vault::start().await;
+    vault.faults(|f| f.redirect = Some(open.addr()));
+    let (kind, said) = password(&verified(CERTIFICATE), "a").await.unwrap_err();
+    assert!(kind == Failed::Unavailable && said.contains("sends us elsewhere"), "{said}");
+    assert_eq!(open.journal().len(), 0);
+
+    let none = tempfile::NamedTempFile::new().unwrap();
+    for file in [none.path().to_str().unwrap(), "/nonexistent.pem"] {
+        let config = Credential { verify: file.into(), ..config(&vault) };
+        let error = VaultKv::start(&config).err().unwrap().to_string();
+        assert!(error.starts_with("credential.verify: "), "{error}");
+    }
+}

@@ -30,9 +30,12 @@ impl Credentials {
     /// references that name none.
     #[must_use]
     pub fn new(default: &str, names: &[String], providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
-        let mut allowed: Vec<String> =
-            std::iter::once(default).chain(names.iter().map(String::as_str)).map(canonical).collect();
-        allowed.dedup();
+        let mut allowed: Vec<String> = Vec::new();
+        for name in std::iter::once(default).chain(names.iter().map(String::as_str)).map(canonical) {
+            if !allowed.contains(&name) {
+                allowed.push(name);
+            }
+        }
         let by_name = providers.into_iter().map(|p| (p.name().to_owned(), p)).collect();
         Self { inner: Some(Arc::new(Inner { default: canonical(default), names: allowed, by_name })) }
     }
