@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::claims::Held;
 use super::lane::{End, Item, Note};
-use super::link::Trouble;
+use super::link::{self, Trouble};
 use super::record::{self, items, text};
 use super::scripts::{Script, lifetime};
 use super::submit::off_thread;
@@ -410,14 +410,24 @@ impl Queue for Redis {
 
     async fn counts(&self) -> Result<JobCounts, QueueError> {
         self.shared.prepare().await;
-        let mut call = redis::cmd("HMGET");
-        call.arg(self.shared.key("counts"));
-        call.arg(&["queued", "started", "finished", "failed", "canceled"]);
-        let answer = self.shared.link.one(call, self.shared.until()).await.map_err(unavailable)?;
+        let mut pipe = redis::Pipeline::with_capacity(2);
+        pipe.cmd("HMGET").arg(self.shared.key("counts"));
+        pipe.arg(&["queued", "started", "finished", "failed", "canceled"]);
+        pipe.zrange_withscores(self.shared.key("waiting"), 0, 0);
+        let mut answers = self.shared.link.send(&pipe, self.shared.until()).await.map_err(unavailable)?;
+        let oldest = answers.pop().map(link::sound).transpose().map_err(unavailable)?.unwrap_or_default();
+        let counts = answers.pop().map(link::sound).transpose().map_err(unavailable)?.unwrap_or_default();
         let get = |at: usize| {
-            items(&answer).get(at).and_then(record::number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+            items(&counts).get(at).and_then(record::number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
         };
-        Ok(JobCounts { queued: get(0), started: get(1), finished: get(2), failed: get(3), canceled: get(4) })
+        Ok(JobCounts {
+            queued: get(0),
+            started: get(1),
+            finished: get(2),
+            failed: get(3),
+            canceled: get(4),
+            oldest: items(&oldest).get(1).and_then(record::number).map(netpulse_model::Timestamp),
+        })
     }
 
     async fn health(&self) -> Result<(), QueueError> {
@@ -430,6 +440,10 @@ impl Queue for Redis {
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
         self.shared.nodes().await
+    }
+
+    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        self.shared.suspend(node).await
     }
 
     async fn leave(&self, node: &str) -> Result<(), QueueError> {

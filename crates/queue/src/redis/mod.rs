@@ -21,6 +21,7 @@ mod outbox;
 mod record;
 mod scripts;
 mod submit;
+mod suspend;
 mod tail;
 mod workers;
 

@@ -45,6 +45,7 @@ scripts! {
     Acquire = "nodes" ["common", "acquire"],
     Waiting = "jobs" ["common", "waiting"],
     Nodes = "nodes" ["common", "nodes"],
+    Suspend = "jobs" ["common", "suspend"],
     StopWorker = "nodes" ["common", "stop_worker"],
     Deliveries = "jobs" ["common", "deliveries"],
     Settle = "jobs" ["common", "ends", "settle"],

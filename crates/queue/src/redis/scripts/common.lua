@@ -182,6 +182,8 @@ end
 
 -- Puts a job that is counted as queued into its queue. The caller refreshes its device.
 local function enqueue(id, device, fifo, order, change, deadline)
+  -- By acceptance, whatever the queue: who has waited longest.
+  call('ZADD', P .. 'waiting', int(tonumber(order) % 3e15 + 1577836800000000), id)
   call('ZADD', P .. 'timers', int(deadline), 'e:' .. id)
   if fifo then call('ZADD', P .. 'fifo', order, id) end
   if device then
@@ -221,6 +223,7 @@ local function dequeue(id, job)
     return
   end
   call('ZREM', P .. 'timers', 'e:' .. id)
+  call('ZREM', P .. 'waiting', id)
   if job.is_fifo then call('ZREM', P .. 'fifo', id) end
   if job.device then
     call('ZREM', P .. (job.is_fifo and 'fifo:' or 'queue:') .. job.device, id)

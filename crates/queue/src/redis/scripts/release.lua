@@ -8,7 +8,8 @@ call('SREM', P .. 'leases:' .. node, device)
 call('SREM', P .. 'wake:' .. node, 'd:' .. device)
 call('SREM', P .. 'wake:' .. node, 'h:' .. device)
 call('HDEL', key, 'epoch', 'moving')
-if PLACED and not v[4] and tonumber(v[5] or 0) > 0 and call('HGET', P .. 'node:' .. node, 'alive') == '1' then
+local n = call('HMGET', P .. 'node:' .. node, 'alive', 'devices')
+if PLACED and not v[4] and tonumber(v[5] or 0) > 0 and n[1] == '1' and n[2] == '1' then
   -- Jobs came while it was given back: they stay with this node.
   call('SADD', P .. 'given:' .. node, device)
 else
