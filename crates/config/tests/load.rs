@@ -307,7 +307,7 @@ fn every_key_can_be_set_by_its_variable() {
             "webhook.format" => "legacy".into(),
             _ if key.kind == netpulse_config::Kind::Switch => "false".into(),
             "credential.addr" => "https://vault.example.net:8200".into(),
-            "credential.timeout" => "7".into(),
+            "credential.timeout" | "redis.min_replicas" => "7".into(),
             path if path.ends_with("dir") || path.ends_with("dirs") => folder.path().display().to_string(),
             _ if key.kind == netpulse_config::Kind::Number => "1024".into(),
             _ => "some-text".into(),
