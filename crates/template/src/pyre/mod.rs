@@ -59,6 +59,23 @@ impl std::fmt::Debug for Regex {
     }
 }
 
+/// A Python pattern in PCRE2's syntax, and the name of each group, the whole match first.
+///
+/// # Errors
+/// Python's own words.
+pub fn python_to_pcre(pattern: &str) -> Result<(String, Vec<Option<String>>), String> {
+    let parsed = syntax::parse(pattern)?;
+    let mut source = String::with_capacity(pattern.len() + 16);
+    emit::emit(&parsed.root, &mut source);
+    let mut names = vec![None; parsed.groups as usize + 1];
+    for (name, number) in parsed.names {
+        if let Some(place) = names.get_mut(number as usize) {
+            *place = Some(name);
+        }
+    }
+    Ok((source, names))
+}
+
 /// Checks a pattern without keeping it.
 ///
 /// # Errors
@@ -328,6 +345,11 @@ impl Regex {
     /// Names of the named groups in order of definition; the first has number 1.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.names.iter().map(|(from, to)| self.pattern.get(*from as usize..*to as usize).unwrap_or(""))
+    }
+
+    /// The pattern as written.
+    pub const fn as_str(&self) -> &str {
+        &self.pattern
     }
 
     /// How many groups the pattern writes.

@@ -1,13 +1,13 @@
 //! Match variable functions: what stands behind the pipes of `{{ name | upper | to_int }}`.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
 use super::ip;
 use super::literal::Call;
-use super::regex::{Search, escape};
+use super::regex::{Search, Searches, escape};
 use super::value::{as_ip, ip_object, py_eq, py_str};
 
 /// What a function says beside its value.
@@ -33,19 +33,13 @@ pub(crate) struct Context<'a> {
     pub marked: bool,
     /// Largest value in bytes.
     pub max_value: usize,
-    pub searches: HashMap<String, Search>,
+    pub searches: &'a Searches,
 }
 
 impl Context<'_> {
-    /// A compiled search, kept for the run.
-    fn search(&mut self, pattern: &str) -> Result<&Search, TtpError> {
-        if !self.searches.contains_key(pattern) {
-            if self.searches.len() > 1000 {
-                self.searches.clear();
-            }
-            self.searches.insert(pattern.to_owned(), Search::new(pattern)?);
-        }
-        self.searches.get(pattern).ok_or_else(|| TtpError::new("regex", "a search was lost"))
+    /// A compiled search, kept with the template.
+    fn search(&self, pattern: &str) -> Result<Arc<Search>, TtpError> {
+        self.searches.get(pattern)
     }
 
     fn bounded(&self, s: String, name: &str) -> Result<String, TtpError> {
