@@ -307,7 +307,18 @@ impl Draft {
                 self.variable.functions.push(call);
             }
             name if builtin(name).is_some() => self.pattern(call, scope),
-            _ => self.variable.functions.push(call.clone()),
+            name => {
+                if let Some(near) = super::functions::unknown(name) {
+                    tracing::warn!(
+                        variable = %self.variable.name,
+                        template_line = line,
+                        function = name,
+                        near = near.join(", "),
+                        "a TTP template names an unknown match function: it does nothing"
+                    );
+                }
+                self.variable.functions.push(call.clone());
+            }
         }
         Ok(())
     }

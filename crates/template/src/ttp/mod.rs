@@ -16,6 +16,7 @@
 //! # Ok::<(), netpulse_template::ttp::TtpError>(())
 //! ```
 
+mod changes;
 mod error;
 mod format;
 mod functions;
@@ -25,11 +26,13 @@ mod ip;
 mod line;
 mod literal;
 mod load;
+mod methods;
 mod output;
 mod parse;
 mod regex;
 mod results;
 mod template;
+mod text;
 mod value;
 mod xml;
 
