@@ -230,6 +230,8 @@ sections! {
         remote_hosts: Vec<String> = Vec::new();
         /// Folder of ntc-templates.
         ntc_dir: Option<PathBuf> = None, Rule::ExistingFolder;
+        /// Folder of ttp-templates.
+        ttp_dir: Option<PathBuf> = None, Rule::ExistingFolder;
         /// Compiled templates kept.
         cache: usize = 1024, Rule::Range(0, 1_000_000);
     }
