@@ -91,6 +91,12 @@ pub enum What {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         message: Option<String>,
     },
+    /// Nobody could be told of the job's end: its webhook was given up. Comes after `Ended`, and
+    /// changes nothing about the job.
+    Undelivered {
+        /// Why, and after how many attempts.
+        message: String,
+    },
 }
 
 impl What {
@@ -104,6 +110,7 @@ impl What {
             Self::Line { .. } => "line",
             Self::Retrying { .. } => "retrying",
             Self::Ended { .. } => "ended",
+            Self::Undelivered { .. } => "undelivered",
         }
     }
 }

@@ -266,6 +266,18 @@ impl<'a> Fields<'a> {
         Fields::of(value, loc, self.errors).map(|mut inner| read(&mut inner))
     }
 
+    /// How many mistakes were noted so far.
+    pub(crate) fn errors_so_far(&self) -> usize {
+        self.errors.len()
+    }
+
+    /// Hides what was given in the mistakes noted since: it may hold secrets under any name.
+    pub(crate) fn mask_inputs_since(&mut self, from: usize) {
+        for error in self.errors.iter_mut().skip(from).filter(|error| !error.input.is_null()) {
+            error.input = Value::from(crate::secret::MASK);
+        }
+    }
+
     /// Whether any mistake was noted so far, anywhere.
     #[must_use]
     pub fn has_errors(&self) -> bool {

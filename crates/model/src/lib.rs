@@ -16,6 +16,7 @@ pub mod request;
 pub mod result;
 pub mod secret;
 pub mod time;
+pub mod webhook;
 pub mod worker;
 
 pub use device::{DeviceKey, QueueName};
@@ -25,3 +26,4 @@ pub use job::{Job, JobId, JobKind, JobStatus, Priority};
 pub use request::{BulkRequest, ConnectionArgs, ExecutionRequest, Payload};
 pub use result::{ExecutionResult, JobResult, Outcome};
 pub use time::Timestamp;
+pub use webhook::WebHook;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::fields::{FieldError, Fields};
 use crate::job::{JobKind, Priority, RetryPolicy};
 use crate::secret;
+use crate::webhook::WebHook;
 
 /// How to reach and enter a device: the driver's own argument names, as the client gave them.
 /// Prints masked.
@@ -174,6 +175,9 @@ pub struct ExecutionRequest {
     /// How often a query is tried again when no connection comes about.
     #[serde(default)]
     pub retry: RetryPolicy,
+    /// Whom to tell when the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebHook>,
     /// Fields we have no name for, kept for the driver (`enable_mode`, `save`, `dry_run`, ...).
     #[serde(default)]
     pub extra: Map<String, Value>,
@@ -199,10 +203,6 @@ const NO_CREDENTIALS: &str = "Credential support is disabled in server configura
 const NOT_YET: &[(&str, &str)] = &[
     ("credential", NO_CREDENTIALS),
     ("file_transfer", "File transfer is not available in this version; leave `file_transfer` out"),
-    (
-        "webhook",
-        "Webhooks are not available in this version; follow GET /jobs/{id}/events, or ask with `wait`",
-    ),
     ("detach", "Detached mode is not available in this version; leave `detach` out"),
     ("push_interval", "Detached mode is not available in this version; leave `push_interval` out"),
     ("staged_file_id", "`staged_file_id` is set by the server only"),
@@ -447,6 +447,7 @@ impl ExecutionRequest {
                 _ => Priority::Normal,
             },
             retry: retry.unwrap_or_default(),
+            webhook: WebHook::read(f),
             extra: f
                 .map()
                 .iter()
@@ -600,6 +601,9 @@ impl BulkRequest {
                 } else if let Some(config) = payload(&mut fields, "config") {
                     request.operation = Operation::Config(config);
                 }
+                if fields.get("webhook").is_some() {
+                    request.webhook = WebHook::read(&mut fields);
+                }
                 for key in ["credential", "credential_ref", "file_transfer"] {
                     if fields.get(key).is_some_and(asks_for_something) {
                         let sentence = NOT_YET
@@ -611,7 +615,7 @@ impl BulkRequest {
                 }
             }
         }
-        for key in ["command", "config", "file_transfer", "credential"] {
+        for key in ["command", "config", "file_transfer", "credential", "webhook"] {
             overrides.remove(key);
         }
         // A device's own address replaces every name for it in the shared part.

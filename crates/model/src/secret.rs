@@ -47,8 +47,12 @@ pub fn masked(value: &Value) -> Value {
 pub fn masked_map(map: &Map<String, Value>) -> Map<String, Value> {
     map.iter()
         .map(|(key, value)| {
-            let masked_value =
-                if is_secret_key(key) && !value.is_null() { Value::from(MASK) } else { masked(value) };
+            let masked_value = match value {
+                Value::Null => Value::Null,
+                _ if key == "webhook" => crate::webhook::masked(value),
+                _ if is_secret_key(key) => Value::from(MASK),
+                _ => masked(value),
+            };
             (key.clone(), masked_value)
         })
         .collect()

@@ -107,6 +107,7 @@ fn describe(event: &Event) -> (String, Tone) {
             let message = message.as_deref().map(|m| format!(": {}", short(m, 120))).unwrap_or_default();
             Text(format!("{status}{outcome}{message}"), tone_of(status.as_str()))
         }
+        What::Undelivered { message } => Text(format!("webhook {}", short(message, 120)), Tone::Bad),
     };
     (line, tone)
 }

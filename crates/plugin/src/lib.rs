@@ -9,7 +9,9 @@ mod driver;
 pub mod install;
 mod kinds;
 mod templates;
+mod webhooks;
 
 pub use driver::*;
 pub use kinds::*;
 pub use templates::*;
+pub use webhooks::*;

@@ -51,7 +51,8 @@ pub struct NewJob {
     pub payload: Vec<u8>,
     /// Whom to tell when the job has ended, in the words of whoever delivers it; opaque here, sealed
     /// like the request. With it, the end of the job, however it comes, puts a [`Delivery`] into
-    /// the outbox in the same step.
+    /// the outbox in the same step. While messages and jobs that will make one fill the outbox's
+    /// bound, a job with it is answered [`Submitted::Full`] (`store.max_outbox`).
     pub notify: Option<Vec<u8>>,
 }
 
@@ -257,17 +258,24 @@ pub struct Delivery {
 pub struct Due {
     /// Claimed for the asker until its hold ends, oldest first.
     pub deliveries: Vec<Delivery>,
-    /// When the next one that nobody holds is due, from now; none when the outbox is empty.
+    /// When the next one is due, from now: its time comes, or its hold ends. Zero when more are due
+    /// than were asked for; none when the outbox is empty.
     pub next: Option<Duration>,
 }
 
 /// How an attempt to deliver went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivered {
-    /// It arrived, or was given up for good (the text says why): forget it.
+    /// It arrived, or was given up for good (the text says why, and is published as
+    /// [`What::Undelivered`]): forget it.
     Done(Option<String>),
     /// Try again after this.
     Again(Duration),
+    /// Nothing was tried, for lack of room: due again after this, and the claim does not count as
+    /// an attempt.
+    Later(Duration),
+    /// Still at it: the hold lasts for this long from now. The claim goes on, its epoch too.
+    Held(Duration),
 }
 
 /// Chooses nodes for devices that have none. Asked by engines that serve many nodes.
@@ -473,7 +481,8 @@ pub trait Queue: Send + Sync + 'static {
     /// (at least once). [`Signal::Outbox`] says when to ask, and so does [`Due::next`].
     async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError>;
 
-    /// Says how an attempt went. A stale epoch changes nothing.
+    /// Says how an attempt went. [`Verdict::Stale`], and nothing changed, when the hold has ended
+    /// and the message was claimed again, or when this was said already.
     async fn settle(&self, delivery: DeliveryId, epoch: u64, how: Delivered) -> Result<Verdict, QueueError>;
 
     // --- workers -------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ fn cost(what: &What) -> usize {
             What::Line { command, stdout, stderr, .. } => command.len() + value_len(stdout) + stderr.len(),
             What::Sending { command, .. } => command.len(),
             What::Retrying { reason, .. } => reason.len(),
+            What::Undelivered { message } => message.len(),
             What::Ended { message, .. } => message.as_ref().map_or(0, String::len),
             What::Queued { queue } => queue.len(),
             What::Started { worker, .. } => worker.len(),

@@ -24,6 +24,7 @@ impl Factory for Folder {
             lease: bounds.lease,
             max_queued: bounds.max_queued,
             max_queued_per_device: bounds.max_queued_per_device,
+            max_outbox: bounds.max_outbox,
             events: RingSize { events: bounds.events, bytes: 64 << 20 },
             clock: Clock::default(),
             faults: Arc::<Faults>::default(),

@@ -35,8 +35,6 @@ pub struct Program {
     pub file: Partial,
     /// The digest of the program itself.
     pub digest: Digest,
-    /// Its length, bytes.
-    pub length: u64,
 }
 
 /// Finds the program in a blob. Where the blob is the program, it is not copied.
@@ -103,7 +101,7 @@ fn sealed(mut file: Partial, digest: Digest, length: u64, limits: Limits) -> Res
         )));
     }
     file.seal(true)?;
-    Ok(Program { file, digest, length })
+    Ok(Program { file, digest })
 }
 
 fn unreadable(error: io::Error) -> InstallError {
@@ -252,7 +250,7 @@ mod tests {
         let result = unpack(blob, media_type, folder.path(), "acme", limits).map(|program| {
             use std::os::unix::fs::PermissionsExt;
             let bytes = std::fs::read(program.file.path()).unwrap();
-            assert_eq!((program.digest, program.length), (Digest::of(&bytes), bytes.len() as u64));
+            assert_eq!(program.digest, Digest::of(&bytes));
             let mode = std::fs::metadata(program.file.path()).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o755);
             bytes

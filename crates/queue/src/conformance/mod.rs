@@ -16,6 +16,7 @@ pub mod life;
 pub mod lost;
 pub mod model;
 pub mod order;
+pub mod outbox;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,13 +55,20 @@ pub trait Factory: Sized + Send + Sync + 'static {
 pub struct Bounds {
     pub max_queued: usize,
     pub max_queued_per_device: usize,
+    pub max_outbox: usize,
     pub lease: Duration,
     pub events: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { max_queued: 1000, max_queued_per_device: 100, lease: Duration::from_secs(10), events: 10_000 }
+        Self {
+            max_queued: 1000,
+            max_queued_per_device: 100,
+            max_outbox: 1000,
+            lease: Duration::from_secs(10),
+            events: 10_000,
+        }
     }
 }
 
@@ -252,6 +260,17 @@ macro_rules! conformance_suite {
             promise_6_a_started_modification_is_not_taken_back,
             promise_7_stale_owners_are_refused,
             retries_wait_their_time,
+        ]);
+        $crate::conformance_suite!(@ $factory, outbox: [
+            promise_1_messages_survive_a_crash,
+            promise_5_every_end_is_told_however_it_comes,
+            promise_6_jobs_settled_after_a_crash_are_told,
+            promise_7_a_hold_ends_and_old_epochs_are_refused,
+            promise_10_the_outbox_is_bounded,
+            promise_11_an_outage_delays_messages_and_loses_none,
+            messages_wait_their_time_and_keep_their_order,
+            a_message_outlives_the_result_of_its_job,
+            two_couriers_never_hold_the_same_message,
         ]);
         mod model {
             use super::*;

@@ -131,6 +131,7 @@ impl Core {
             node,
             lost: live.map_or(0, |live| live.lost),
             expires_at: ended.plus(keep),
+            notifies: live.is_some_and(|live| live.notifies),
         }
     }
 
@@ -157,7 +158,10 @@ impl Core {
                 return None;
             }
         }
-        let job = live.job.clone();
+        let (job, notifies) = (live.job.clone(), live.notifies);
+        if notifies {
+            self.unreserve_message();
+        }
         self.announce_end(&job, now);
         self.jobs.remove(&id);
         if let Some(key) = &job.device {
@@ -203,8 +207,8 @@ impl Core {
         live.payload = None;
         live.job = then.clone();
         let record = match record {
-            Record::End { seq, job, node: kept, lost, expires_at } => {
-                Record::End { seq, job, node: node.or(kept), lost, expires_at }
+            Record::End { seq, job, node: kept, lost, expires_at, notifies } => {
+                Record::End { seq, job, node: node.or(kept), lost, expires_at, notifies }
             }
             other => other,
         };
@@ -219,7 +223,11 @@ impl Core {
     /// An end that was seen is on disk now: the job leaves the working state.
     pub(crate) fn written(&mut self, id: JobId) -> Option<Job> {
         if matches!(self.jobs.get(&id)?.phase, Phase::Done) {
-            self.jobs.remove(&id).map(|live| live.job)
+            let live = self.jobs.remove(&id)?;
+            if live.notifies {
+                self.unreserve_message();
+            }
+            Some(live.job)
         } else {
             None
         }

@@ -7,6 +7,7 @@
 mod device;
 mod ends;
 mod nodes;
+mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::clock::{Moment, micros};
 use device::Device;
 pub(crate) use ends::{Cancel, Completed};
 use nodes::Node;
+use outbox::Outbox;
+pub(crate) use outbox::{Mark, Posted, Taken};
 
 /// A job's place: priority, then acceptance.
 pub(crate) type Order = (Priority, u64);
@@ -34,6 +37,7 @@ pub(crate) const LOST_WORKERS: u32 = 3;
 pub(crate) struct Rules {
     pub(crate) max_queued: usize,
     pub(crate) max_queued_per_device: usize,
+    pub(crate) max_outbox: usize,
     pub(crate) lease: Duration,
     pub(crate) audit_retention: Duration,
     pub(crate) canceled_ttl: Duration,
@@ -66,7 +70,15 @@ pub(crate) enum Record {
     /// It is to be canceled once its worker answers.
     CancelAsked { seq: u64, reason: String },
     /// It ended.
-    End { seq: u64, job: Box<Job>, node: Option<NodeName>, lost: u32, expires_at: Timestamp },
+    End {
+        seq: u64,
+        job: Box<Job>,
+        node: Option<NodeName>,
+        lost: u32,
+        expires_at: Timestamp,
+        /// Puts a message into the outbox in the same transaction.
+        notifies: bool,
+    },
 }
 
 impl Record {
@@ -151,6 +163,8 @@ pub(crate) struct Live {
     pub(crate) lost: u32,
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) cancel: Option<String>,
+    /// Its end makes a message of the outbox.
+    pub(crate) notifies: bool,
     pub(crate) known: KnownLines,
     /// When the job's next deadline is set for.
     timer: Option<i64>,
@@ -179,6 +193,7 @@ impl Live {
             lost: 0,
             not_before: None,
             cancel: None,
+            notifies: false,
             known: KnownLines::default(),
             timer: None,
         }
@@ -201,6 +216,8 @@ enum Timer {
     Expired(JobId),
     /// A node has not renewed.
     Silent(NodeName),
+    /// Messages of the outbox are due, or their hold has ended.
+    Outbox,
 }
 
 /// The state machine.
@@ -216,6 +233,7 @@ pub(crate) struct Core {
     /// Devices whose own queue has a job that may start now.
     ready: BTreeSet<DeviceKey>,
     timers: BTreeSet<(i64, Timer)>,
+    outbox: Outbox,
     epoch: u64,
     seq: u64,
     last_created: Timestamp,
@@ -236,6 +254,7 @@ impl Core {
             fifo_ready: BTreeMap::new(),
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
+            outbox: Outbox::default(),
             epoch,
             seq,
             last_created,
@@ -280,6 +299,7 @@ impl Core {
                 Timer::Due(id) => self.due(id, now),
                 Timer::Expired(id) => self.expire(id, now),
                 Timer::Silent(node) => self.silent(&node, now),
+                Timer::Outbox => self.outbox_due(now),
             }
         }
     }
@@ -287,7 +307,8 @@ impl Core {
     // --- acceptance ----------------------------------------------------------------------------
 
     /// Keeps a place for a job that is being written; the text says which bound was reached.
-    pub(crate) fn reserve(&mut self, device: Option<&DeviceKey>) -> Result<(), String> {
+    /// `notifies` keeps one in the outbox too.
+    pub(crate) fn reserve(&mut self, device: Option<&DeviceKey>, notifies: bool) -> Result<(), String> {
         if self.queued >= self.rules.max_queued {
             return Err(format!("{} jobs wait already (store.max_queued)", self.queued));
         }
@@ -299,14 +320,19 @@ impl Core {
                     device.queued
                 ));
             }
-            device.queued += 1;
         }
-        self.queued += 1;
+        if notifies {
+            self.reserve_message()?;
+        }
+        self.count_queued(device, 1);
         Ok(())
     }
 
     /// Gives the place back: the job was not accepted.
-    pub(crate) fn unreserve(&mut self, device: Option<&DeviceKey>) {
+    pub(crate) fn unreserve(&mut self, device: Option<&DeviceKey>, notifies: bool) {
+        if notifies {
+            self.unreserve_message();
+        }
         self.count_queued(device, -1);
         if let Some(key) = device {
             self.refresh(&key.clone());
@@ -331,6 +357,9 @@ impl Core {
     /// A job read back from disk that waited, or waits for its next try.
     pub(crate) fn restore(&mut self, mut live: Live, now: Moment) {
         let id = live.job.id;
+        if live.notifies {
+            self.promise_message();
+        }
         self.count_queued(live.job.device.as_ref(), 1);
         match live.not_before {
             Some(at) if at > now.wall => {
@@ -349,6 +378,9 @@ impl Core {
     /// A job read back from disk that ran when the process ended.
     pub(crate) fn restore_started(&mut self, live: Live, node: NodeName, now: Moment) {
         let id = live.job.id;
+        if live.notifies {
+            self.promise_message();
+        }
         self.jobs.insert(id, Live { phase: Phase::Running(Hold { node, epoch: 0 }), ..live });
         self.started += 1;
         self.settle(id, ends::Lost::Process, now);

@@ -56,6 +56,7 @@ impl Core {
         if !self.fifo_ready.is_empty() {
             self.signal_fifo();
         }
+        self.tell_of_outbox(name, now);
     }
 
     /// A node goes: its leases end at once and what it still ran is settled.
@@ -123,6 +124,7 @@ impl Core {
             if !self.fifo_ready.is_empty() {
                 self.signal_fifo();
             }
+            self.tell_of_outbox(name, now);
         }
         Some(lost)
     }

@@ -222,7 +222,9 @@ impl State {
         expires_at: netpulse_model::Timestamp,
         now: Moment,
     ) -> Option<Job> {
-        let job = self.core.confirm(id, now)?;
+        let job = self.core.confirm(id, now);
+        report.posted.iter().for_each(|message| self.core.post(*message, now));
+        let job = job?;
         self.keep(job.clone(), report.sizes.iter().sum(), expires_at, now);
         Some(job)
     }
@@ -232,13 +234,17 @@ impl State {
 impl Queue for Embedded {
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError> {
         let shared = &self.shared;
-        let bytes = jobs.iter().map(|job| job.payload.len()).sum();
+        let bytes = jobs.iter().map(|job| job.payload.len() + job.notify.as_ref().map_or(0, Vec::len)).sum();
         let keys = shared.clone();
         let sealed = off_thread(bytes, move || {
             jobs.into_iter()
                 .map(|mut job| {
                     let sealed = keys.keys.seal(job.id, &job.payload);
                     zeroize::Zeroize::zeroize(&mut job.payload);
+                    if let Some(mut notify) = job.notify.take() {
+                        job.notify = Some(keys.keys.seal(job.id, &notify)?);
+                        zeroize::Zeroize::zeroize(&mut notify);
+                    }
                     sealed.map(|sealed| (job, sealed))
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -251,7 +257,7 @@ impl Queue for Embedded {
         shared.with(|state, now| {
             let mut accepts = Vec::with_capacity(sealed.len());
             for (job, sealed) in sealed {
-                match state.core.reserve(job.device.as_ref()) {
+                match state.core.reserve(job.device.as_ref(), job.notify.is_some()) {
                     Err(what) => {
                         let retry_after = Duration::from_secs(1);
                         let full = Submitted::Full { what, retry_after };
@@ -425,18 +431,12 @@ impl Queue for Embedded {
         Ok(self.shared.with(|state, _| state.core.node_statuses()))
     }
 
-    async fn deliveries(&self, _limit: usize, _hold: Duration) -> Result<Due, QueueError> {
-        // No way puts anything into this engine's outbox yet.
-        Ok(Due::default())
+    async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError> {
+        self.shared.deliveries(limit, hold).await
     }
 
-    async fn settle(
-        &self,
-        _delivery: DeliveryId,
-        _epoch: u64,
-        _how: Delivered,
-    ) -> Result<Verdict, QueueError> {
-        Ok(Verdict::Stale)
+    async fn settle(&self, delivery: DeliveryId, epoch: u64, how: Delivered) -> Result<Verdict, QueueError> {
+        self.shared.settle(delivery, epoch, &how).await
     }
 
     async fn leave(&self, node: &str) -> Result<(), QueueError> {
@@ -555,8 +555,9 @@ fn accept(shared: &Shared, state: &mut State, new: NewJob, sealed: Vec<u8>, now:
         result: None,
     };
     let payload = room.then(|| sealed.clone());
-    let live = Live::new(job, seq, new.ttl, new.timeout, new.result_ttl, new.retry, payload);
-    Accept { live, sealed, idempotency_key: new.idempotency_key, digest: new.digest }
+    let mut live = Live::new(job, seq, new.ttl, new.timeout, new.result_ttl, new.retry, payload);
+    live.notifies = new.notify.is_some();
+    Accept { live, sealed, notify: new.notify, idempotency_key: new.idempotency_key, digest: new.digest }
 }
 
 /// What happens when accepted jobs are on disk, or could not be.
@@ -577,11 +578,11 @@ fn admit(shared: &Shared, reply: oneshot::Sender<Result<Vec<Taken>, QueueError>>
                             Taken::Accepted(job)
                         }
                         Inserted::Known(id) => {
-                            state.core.unreserve(accept.live.job.device.as_ref());
+                            state.core.unreserve(accept.live.job.device.as_ref(), accept.live.notifies);
                             Taken::Known(id)
                         }
                         Inserted::Reused(id) => {
-                            state.core.unreserve(accept.live.job.device.as_ref());
+                            state.core.unreserve(accept.live.job.device.as_ref(), accept.live.notifies);
                             Taken::Reused(id)
                         }
                     });
@@ -590,7 +591,7 @@ fn admit(shared: &Shared, reply: oneshot::Sender<Result<Vec<Taken>, QueueError>>
             }
             Err(error) => {
                 for accept in &accepts {
-                    state.core.unreserve(accept.live.job.device.as_ref());
+                    state.core.unreserve(accept.live.job.device.as_ref(), accept.live.notifies);
                 }
                 Err(error)
             }

@@ -107,6 +107,10 @@ impl One {
             self.cursor = event.id.0;
             self.over |= matches!(event.what, What::Ended { .. });
             self.ready.push_back(Followed::Event(Event::clone(&event)));
+            // The stream of one job ends with its end; what became of its webhook is told to all.
+            if self.over {
+                break;
+            }
         }
     }
 
@@ -123,9 +127,9 @@ impl One {
         if whole || self.after.is_some_and(seen) {
             let after = self.after.unwrap_or(0);
             self.cursor = after;
-            self.over = kept
-                .last()
-                .is_some_and(|event| matches!(event.what, What::Ended { .. }) && event.id.0 <= after);
+            self.over = kept.iter().any(|event| {
+                matches!(event.what, What::Ended { .. } | What::Undelivered { .. }) && event.id.0 <= after
+            });
             self.take(kept.into_iter().filter(|event| event.id.0 > after).collect());
             return;
         }

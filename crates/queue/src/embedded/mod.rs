@@ -9,6 +9,7 @@
 mod cache;
 mod engine;
 mod follow;
+mod outbox;
 mod store;
 mod writer;
 
@@ -46,6 +47,8 @@ pub struct Options {
     pub max_queued: usize,
     /// Jobs waiting at a time for one device.
     pub max_queued_per_device: usize,
+    /// Messages of the outbox at a time, and jobs that will make one.
+    pub max_outbox: usize,
     /// Bytes of results kept in memory for fast reads.
     pub result_cache: usize,
     /// Bytes of sealed requests of waiting jobs kept in memory; more are read back from disk when
@@ -71,6 +74,7 @@ impl Default for Options {
             lease: Duration::from_secs(10),
             max_queued: 100_000,
             max_queued_per_device: 1_000,
+            max_outbox: 100_000,
             result_cache: 32 << 20,
             payload_memory: 64 << 20,
             events: RingSize { events: 50_000, bytes: 16 << 20 },
@@ -194,10 +198,12 @@ impl Embedded {
         let left = store::left(&db).map_err(sql)?;
         let ended = store::ended_counts(&db).map_err(sql)?;
         let expiry = store::next_expiry(&db).map_err(sql)?;
+        let posted = store::outbox(&db).map_err(sql)?;
 
         let rules = Rules {
             max_queued: options.max_queued,
             max_queued_per_device: options.max_queued_per_device,
+            max_outbox: options.max_outbox,
             lease: options.lease,
             audit_retention: options.audit_retention,
             canceled_ttl: options.canceled_ttl,
@@ -209,6 +215,10 @@ impl Embedded {
                 JobStatus::Started => core.restore_started(left.live, left.node, now),
                 _ => core.restore(left.live, now),
             }
+        }
+        // Whoever was delivering them is gone with the process: no hold lasts beyond it.
+        for message in posted {
+            core.post(message, now);
         }
         let (inbox, outbox) = mpsc::channel();
         let condition = Arc::<Condition>::default();
@@ -352,15 +362,16 @@ impl Shared {
                 return;
             };
             // What could not be written is not kept either: memory never says more than the disk.
-            let size = match report {
-                Ok(report) => report.sizes.iter().sum(),
+            let (size, posted) = match report {
+                Ok(report) => (report.sizes.iter().sum(), report.posted),
                 Err(QueueError::Closed) => return,
-                Err(_) => usize::MAX,
+                Err(_) => (usize::MAX, Vec::new()),
             };
             shared.with(|state, now| {
                 if let Some(job) = state.core.written(id) {
                     state.keep(job, size, expires_at, now);
                 }
+                posted.into_iter().for_each(|message| state.core.post(message, now));
             });
         });
         self.send(Work::Record(vec![record]), false, true, done);

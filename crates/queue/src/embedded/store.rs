@@ -11,12 +11,12 @@ use netpulse_model::{DeviceKey, Job, JobId, JobKind, JobResult, JobStatus, Prior
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use crate::api::{JobCounts, JobQuery, KnownLines, NodeName, Page};
+use crate::api::{DeliveryId, JobCounts, JobQuery, KnownLines, NodeName, Page};
 use crate::clock::micros;
-use crate::core::{Live, Record, Sealed};
+use crate::core::{Live, Mark, Posted, Record, Sealed};
 
 /// Version of the tables; a store of a newer one is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (
@@ -56,12 +56,28 @@ CREATE INDEX jobs_node    ON jobs (node, seq) WHERE node IS NOT NULL;
 CREATE INDEX jobs_created ON jobs (created_at);
 CREATE INDEX jobs_expires ON jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX jobs_idem    ON jobs (idem) WHERE idem IS NOT NULL;
-CREATE TABLE payloads (seq INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
+CREATE TABLE payloads (seq INTEGER PRIMARY KEY, sealed BLOB NOT NULL, notify BLOB); -- both sealed
 CREATE TABLE results  (seq INTEGER PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE notes    (seq INTEGER NOT NULL, at INTEGER NOT NULL, json TEXT NOT NULL);
 CREATE INDEX notes_seq ON notes (seq);
 CREATE TABLE meta     (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
+
+/// Messages about jobs that ended, in the order of their ends; whole, since the jobs expire.
+const OUTBOX: &str = "
+CREATE TABLE outbox (
+    place   INTEGER PRIMARY KEY AUTOINCREMENT,
+    id      BLOB NOT NULL,             -- the delivery's UUID
+    job     BLOB NOT NULL,             -- the job's UUID
+    content TEXT NOT NULL,             -- the job as it ended, JSON
+    sealed  BLOB NOT NULL,             -- whom to tell
+    attempt INTEGER NOT NULL,          -- attempts made or lost
+    due     INTEGER NOT NULL           -- not before this
+);
+";
+
+/// From the tables of each version to those of the next.
+const MIGRATIONS: [&str; 1] = ["ALTER TABLE payloads ADD COLUMN notify BLOB;"];
 
 const COLUMNS: &str = "j.id, j.status, j.queue, j.device, j.kind, j.priority, j.driver, j.device_name, \
     j.command, j.attempt, j.created_at, j.enqueued_at, j.started_at, j.ended_at, j.worker, r.json, j.seq";
@@ -91,7 +107,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Newer { found });
     }
     if found == 0 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {SCHEMA} {OUTBOX} PRAGMA user_version = {VERSION}; COMMIT;"
+        ))?;
+    } else if found < VERSION {
+        let steps = MIGRATIONS[usize::try_from(found - 1).unwrap_or(0)..].concat();
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {steps} {OUTBOX} PRAGMA user_version = {VERSION}; COMMIT;"
+        ))?;
     }
     Ok(db)
 }
@@ -108,6 +131,8 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) struct Accept {
     pub(super) live: Live,
     pub(super) sealed: Arc<Sealed>,
+    /// Whom to tell of its end, sealed.
+    pub(super) notify: Option<Vec<u8>>,
     pub(super) idempotency_key: Option<String>,
     pub(super) digest: [u8; 32],
 }
@@ -176,7 +201,9 @@ pub(super) fn boot(db: &mut Connection, now: Timestamp) -> rusqlite::Result<Boot
 pub(super) fn left(db: &Connection) -> rusqlite::Result<Vec<Left>> {
     let mut statement = db.prepare(&format!(
         "SELECT {COLUMNS}, j.ttl, j.timeout, j.result_ttl, j.retry, j.not_before, j.lost, j.cancel, \
-         coalesce(j.node, '') FROM jobs j LEFT JOIN results r ON r.seq = j.seq \
+         coalesce(j.node, ''), \
+         EXISTS (SELECT 1 FROM payloads p WHERE p.seq = j.seq AND p.notify IS NOT NULL) \
+         FROM jobs j LEFT JOIN results r ON r.seq = j.seq \
          WHERE j.status IN ('queued', 'scheduled', 'started') ORDER BY j.seq"
     ))?;
     let mut rows = statement.query([])?;
@@ -190,6 +217,7 @@ pub(super) fn left(db: &Connection) -> rusqlite::Result<Vec<Left>> {
         live.not_before = row.get::<_, Option<i64>>(21)?.map(Timestamp);
         live.lost = row.get(22)?;
         live.cancel = row.get(23)?;
+        live.notifies = row.get(25)?;
         if live.job.status == JobStatus::Started {
             live.known = notes(db, seq)?;
         }
@@ -292,13 +320,25 @@ pub(super) fn insert(tx: &Transaction<'_>, accept: &Accept, now: Timestamp) -> r
     if changed == 0 {
         return Ok(Inserted::Known(job.id));
     }
-    tx.prepare_cached("INSERT INTO payloads (seq, sealed) VALUES (?1, ?2)")?
-        .execute(params![signed(live.seq), accept.sealed.bytes()])?;
+    tx.prepare_cached("INSERT INTO payloads (seq, sealed, notify) VALUES (?1, ?2, ?3)")?.execute(params![
+        signed(live.seq),
+        accept.sealed.bytes(),
+        accept.notify
+    ])?;
     Ok(Inserted::Yes)
 }
 
-/// Writes one change. For an end, returns the bytes of its result.
-pub(super) fn write(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<usize> {
+/// What writing one change brought about.
+#[derive(Default)]
+pub(super) struct Wrote {
+    /// For an end: the bytes of its result.
+    pub(super) size: usize,
+    /// For an end that somebody is to be told of.
+    pub(super) posted: Option<Posted>,
+}
+
+/// Writes one change.
+pub(super) fn write(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<Wrote> {
     let seq = signed(record.seq());
     match record {
         Record::Start { job, node, .. } => {
@@ -340,7 +380,7 @@ pub(super) fn write(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<u
         Record::CancelAsked { reason, .. } => {
             tx.prepare_cached("UPDATE jobs SET cancel = ?2 WHERE seq = ?1")?.execute(params![seq, reason])?;
         }
-        Record::End { job, node, lost, expires_at, .. } => {
+        Record::End { job, node, lost, expires_at, notifies, .. } => {
             let result = job.result.as_deref().map(to_json).transpose()?;
             tx.prepare_cached(
                 "UPDATE jobs SET status = ?2, attempt = ?3, started_at = ?4, ended_at = ?5, worker = ?6, \
@@ -362,15 +402,74 @@ pub(super) fn write(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<u
                 tx.prepare_cached("INSERT OR REPLACE INTO results (seq, json) VALUES (?1, ?2)")?
                     .execute(params![seq, result])?;
             }
+            let posted = if *notifies { post(tx, seq, job)? } else { None };
             // The request is of no use any more, and it is the one place that holds secrets.
             tx.prepare_cached("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             if job.kind == JobKind::Modification {
                 tx.prepare_cached("DELETE FROM notes WHERE seq = ?1")?.execute([seq])?;
             }
-            return Ok(result.map_or(0, |text| text.len()));
+            return Ok(Wrote { size: result.map_or(0, |text| text.len()), posted });
         }
     }
-    Ok(0)
+    Ok(Wrote::default())
+}
+
+/// Puts the message about a job that ends into the outbox, if it asked for one and has not had it.
+fn post(tx: &Transaction<'_>, seq: i64, job: &Job) -> rusqlite::Result<Option<Posted>> {
+    let id = DeliveryId::new_v4();
+    let due = job.ended_at.unwrap_or(job.created_at);
+    let place: Option<i64> = tx
+        .prepare_cached(
+            "INSERT INTO outbox (id, job, content, sealed, attempt, due) \
+             SELECT ?2, ?3, ?4, notify, 0, ?5 FROM payloads WHERE seq = ?1 AND notify IS NOT NULL \
+             RETURNING place",
+        )?
+        .query_row(params![seq, id.as_bytes(), job.id.0.as_bytes(), to_json(job)?, due.0], |row| row.get(0))
+        .optional()?;
+    Ok(place.map(|place| Posted { place: place.unsigned_abs(), id, job: job.id, attempt: 0, due }))
+}
+
+/// Writes how messages of the outbox stand.
+pub(super) fn mark(tx: &Transaction<'_>, marks: &[Mark]) -> rusqlite::Result<()> {
+    for mark in marks {
+        match *mark {
+            Mark::Attempt { place, attempt } => tx
+                .prepare_cached("UPDATE outbox SET attempt = ?2 WHERE place = ?1")?
+                .execute(params![signed(place), attempt])?,
+            Mark::Due { place, attempt, due } => tx
+                .prepare_cached("UPDATE outbox SET attempt = ?2, due = ?3 WHERE place = ?1")?
+                .execute(params![signed(place), attempt, due.0])?,
+            Mark::Gone { place } => {
+                tx.prepare_cached("DELETE FROM outbox WHERE place = ?1")?.execute([signed(place)])?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Every message that nobody has received yet.
+pub(super) fn outbox(db: &Connection) -> rusqlite::Result<Vec<Posted>> {
+    let mut statement = db.prepare("SELECT place, id, job, attempt, due FROM outbox ORDER BY place")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (place, id): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        found.push(Posted {
+            place: place.unsigned_abs(),
+            id: id_of(&id, 1)?.0,
+            job: id_of(&row.get::<_, Vec<u8>>(2)?, 2)?,
+            attempt: row.get(3)?,
+            due: Timestamp(row.get(4)?),
+        });
+    }
+    Ok(found)
+}
+
+/// A message's content: the job as it ended, and whom to tell, sealed.
+pub(super) fn message(db: &Connection, place: u64) -> rusqlite::Result<Option<(Job, Vec<u8>)>> {
+    db.prepare_cached("SELECT content, sealed FROM outbox WHERE place = ?1")?
+        .query_row([signed(place)], |row| Ok((json_of(row, 0)?, row.get(1)?)))
+        .optional()
 }
 
 /// Forgets ends whose time has come, at most `limit`; says how many of each state.

@@ -15,9 +15,9 @@ use netpulse_model::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::store::{self, Accept, Inserted};
+use super::store::{self, Accept, Inserted, Wrote};
 use crate::api::{JobCounts, QueueError};
-use crate::core::Record;
+use crate::core::{Mark, Posted, Record};
 
 /// How long work that nobody waits for may wait for company.
 const LINGER: Duration = Duration::from_millis(10);
@@ -77,6 +77,8 @@ impl Faults {
 pub(super) enum Work {
     Accept(Vec<Accept>),
     Record(Vec<Record>),
+    /// How messages of the outbox stand.
+    Outbox(Vec<Mark>),
     Sweep,
     Touch,
     /// Nothing: answered when all before it is on disk.
@@ -92,6 +94,8 @@ pub(super) struct Report {
     pub(super) inserted: Vec<Inserted>,
     /// Bytes of the results written, for each record.
     pub(super) sizes: Vec<usize>,
+    /// Messages that the records put into the outbox.
+    pub(super) posted: Vec<Posted>,
     /// Ends forgotten, and when the next one is due.
     pub(super) swept: JobCounts,
     pub(super) next_expiry: Option<Timestamp>,
@@ -258,13 +262,16 @@ impl Writer {
                     for record in records {
                         let end = matches!(record, Record::End { .. });
                         let skip = !end && ended.contains(&record.seq());
-                        report.sizes.push(if skip { 0 } else { store::write(&tx, record)? });
+                        let wrote = if skip { Wrote::default() } else { store::write(&tx, record)? };
+                        report.sizes.push(wrote.size);
+                        report.posted.extend(wrote.posted);
                     }
                 }
                 Work::Sweep => {
                     report.swept = store::sweep(&tx, now, SWEEP)?;
                     report.next_expiry = store::next_expiry(&tx)?;
                 }
+                Work::Outbox(marks) => store::mark(&tx, marks)?,
                 Work::Touch => store::touch(&tx, now)?,
                 Work::Barrier | Work::Stop => {}
             }
