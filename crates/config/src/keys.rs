@@ -11,6 +11,8 @@ pub const ENGINES: &[&str] = &["embedded", "redis"];
 pub const STRATEGIES: &[&str] = &["fifo", "pinned"];
 /// What to do about a device's host key.
 pub const HOST_KEY_POLICIES: &[&str] = &["accept-new", "strict", "off"];
+/// The shapes of a webhook's message.
+pub const WEBHOOK_FORMATS: &[&str] = &["standard", "legacy"];
 /// How log lines look.
 pub const LOG_FORMATS: &[&str] = &["text", "json"];
 
@@ -100,6 +102,8 @@ sections! {
         max_queued: usize = 200_000, Rule::Range(1, 100_000_000);
         /// Jobs waiting at a time for one device.
         max_queued_per_device: usize = 10_000, Rule::Range(1, 100_000_000);
+        /// Webhooks not delivered yet, with the jobs that will end in one; past it such jobs are refused.
+        max_outbox: usize = 100_000, Rule::Range(1, 100_000_000);
         /// Bytes of results kept in memory for fast reads; older ones are read from disk.
         result_cache: usize = 64 * 1024 * 1024, Rule::Range(0, 1024 * 1024 * MIB);
         /// Events kept for watchers that resume.
@@ -206,6 +210,22 @@ sections! {
         staging: PathBuf = "netpulse-data/staging".into(), Rule::NotEmpty;
         /// Hours they are kept.
         retention_hours: u64 = 24, Rule::Range(1, 24 * 3650);
+    }
+
+    /// Webhooks.
+    webhook: Webhook {
+        /// Key of the signature (`X-NetPulse-Signature`) for requests that bring none.
+        secret: Option<String> = None, Rule::Secret;
+        /// Networks, addresses and host names that may be called though they are not public. Loopback and link-local addresses are not among them unless listed.
+        allow_private: Vec<String> = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"].map(str::to_owned).into(), Rule::Networks;
+        /// Certificates to trust besides the system's, a PEM file.
+        ca: Option<PathBuf> = None, Rule::ExistingFile;
+        /// Shape of the message for requests that do not say: `standard`, or the early API's `legacy`.
+        format: String = "standard".into(), Rule::OneOf(WEBHOOK_FORMATS);
+        /// Attempts in flight at a time.
+        concurrency: usize = 128, Rule::Range(1, 10_000);
+        /// Attempts in flight at a time to one receiver.
+        per_receiver: usize = 8, Rule::Range(1, 10_000);
     }
 
     /// What is kept of modifications.

@@ -177,6 +177,12 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
         Rule::Url => text
             .filter(|t| !is_url(t))
             .map(|t| format!("`{t}` is no address: expected http://name[:port] or https://name[:port]")),
+        Rule::Networks => value
+            .as_array()?
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|item| !is_network(item))
+            .map(|item| format!("`{item}` is no network (10.0.0.0/8), address or host name")),
         Rule::HeaderName => text.filter(|t| !is_header_name(t)).map(|t| {
             format!("`{t}` cannot be the name of a header: use letters, digits and dashes, as in X-API-KEY")
         }),
@@ -198,6 +204,21 @@ fn is_url(text: &str) -> bool {
             && !rest.starts_with(['/', ':'])
             && !rest.contains(|c: char| c.is_whitespace() || c == '@')
     })
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix.parse::<u32>())),
+        None => (text, None),
+    };
+    match (address.parse::<std::net::IpAddr>(), prefix) {
+        (Ok(_), None) => true,
+        (Ok(address), Some(Ok(prefix))) => prefix <= if address.is_ipv4() { 32 } else { 128 },
+        (Err(_), None) => {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        }
+        _ => false,
+    }
 }
 
 fn is_header_name(text: &str) -> bool {

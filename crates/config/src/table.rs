@@ -60,6 +60,8 @@ pub enum Rule {
     ExistingFolder,
     /// An `http://` or `https://` address.
     Url,
+    /// Each item is a network (`10.0.0.0/8`), an address or a host name.
+    Networks,
     /// A name that can stand as an HTTP header.
     HeaderName,
     /// A log level or filter.

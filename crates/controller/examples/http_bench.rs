@@ -125,6 +125,7 @@ async fn main() {
         config: config.clone(),
         queue: queue.clone(),
         drivers: Drivers::new(vec![Arc::new(NoDevice)]),
+        webhooks: Default::default(),
         templates: None,
         self_healing: Arc::default(),
         shutdown: shutdown.clone(),

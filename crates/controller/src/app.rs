@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderName, StatusCode};
 use netpulse_config::Config;
 use netpulse_model::{Job, JobId};
-use netpulse_plugin::{Drivers, Templates};
+use netpulse_plugin::{Drivers, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -30,6 +30,8 @@ pub struct Parts {
     pub queue: Arc<dyn Queue>,
     /// The drivers by name.
     pub drivers: Drivers,
+    /// The webhook kinds by name.
+    pub webhooks: Webhooks,
     /// The template engines; without them `/template/...` answers 501.
     pub templates: Option<Arc<dyn Templates>>,
     /// How often something was repaired without a human: counted by the workers, shown by
@@ -47,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<Config>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
+    pub(crate) webhooks: Webhooks,
     pub(crate) templates: Option<Arc<dyn Templates>>,
     pub(crate) self_healing: Arc<AtomicU64>,
     pub(crate) self_healing_at_start: u64,
@@ -88,6 +91,7 @@ impl App {
             config: parts.config,
             queue: parts.queue,
             drivers: parts.drivers,
+            webhooks: parts.webhooks,
             templates: parts.templates,
             self_healing: parts.self_healing,
             shutdown: parts.shutdown,

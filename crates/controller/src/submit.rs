@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use netpulse_model::request::Strategy;
+use netpulse_model::webhook::Notice;
 use netpulse_model::{ExecutionRequest, FieldError, Job, JobId, QueueName};
 use netpulse_plugin::Driver;
 use netpulse_queue::{NewJob, Submitted};
@@ -45,7 +46,8 @@ pub(crate) fn new_job(
     require_host(&request.connection_args)?;
     let driver = driver(app, &request.driver)?;
     let strategy = request.queue_strategy.unwrap_or_else(|| default_strategy(app, driver.as_ref()));
-    let errors = driver.validate(&request);
+    let mut errors = driver.validate(&request);
+    errors.extend(webhook_errors(app, &request));
     if !errors.is_empty() {
         return Err(ApiError::validation(errors));
     }
@@ -56,7 +58,18 @@ pub(crate) fn new_job(
         request.connection_args.0.insert("keepalive".into(), Value::from(app.config.worker.keepalive));
     }
     let defaults = &app.config.job;
-    let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
+    let whole = serde_json::to_vec(&request).map_err(ApiError::internal)?;
+    let digest = if key.is_some() { digest(app, &whole) } else { [0; 32] };
+    let device_type = request.connection_args.device_type().map(str::to_owned);
+    // The worker has no use for the receiver, nor for its secrets.
+    let (notify, payload) = match request.webhook.take() {
+        None => (None, whole),
+        Some(webhook) => {
+            let notice = Notice { webhook, device_type };
+            let notify = serde_json::to_vec(&notice).map_err(ApiError::internal)?;
+            (Some(notify), serde_json::to_vec(&request).map_err(ApiError::internal)?)
+        }
+    };
     Ok(NewJob {
         id: JobId::random(),
         queue: match strategy {
@@ -72,12 +85,28 @@ pub(crate) fn new_job(
         ttl: Duration::from_secs(request.ttl),
         timeout: Duration::from_secs(request.execution_timeout.unwrap_or(defaults.timeout)),
         result_ttl: Duration::from_secs(request.result_ttl.unwrap_or(defaults.result_ttl)),
-        digest: if key.is_some() { digest(app, &payload) } else { [0; 32] },
-        notify: None,
+        digest,
+        notify,
         retry: request.retry,
         idempotency_key: key,
         payload,
     })
+}
+
+/// What the kind that is to be called finds wrong, each with its path.
+fn webhook_errors(app: &App, request: &ExecutionRequest) -> Vec<FieldError> {
+    let Some(webhook) = &request.webhook else { return Vec::new() };
+    let Some(kind) = app.webhooks.get(&webhook.name) else {
+        let known = app.webhooks.names().join(", ");
+        let sentence = format!("Webhook {} not found: expected one of {known}", webhook.name);
+        return vec![FieldError::new(&["webhook", "name"], sentence)];
+    };
+    let Ok(value) = serde_json::to_value(webhook) else { return Vec::new() };
+    let mut errors = kind.validate(&value);
+    for error in &mut errors {
+        error.loc.insert(0, "webhook".into());
+    }
+    errors
 }
 
 /// What requests that do not say get: the site's choice, else the driver's.

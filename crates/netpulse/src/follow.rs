@@ -98,7 +98,7 @@ async fn print_live(api: &Api, ui: &Ui, id: &str, printed: &mut usize) -> Result
                 (*printed, whole) = (0, true);
             }
             What::Ended { .. } => return Ok(()),
-            What::Queued { .. } | What::Started { .. } | What::Sending { .. } => {}
+            What::Queued { .. } | What::Started { .. } | What::Sending { .. } | What::Undelivered { .. } => {}
         }
     }
     Ok(())

@@ -33,6 +33,7 @@ mod test;
 mod ui;
 mod view;
 mod watch;
+mod webhook_dev;
 mod workers;
 
 use std::path::PathBuf;
@@ -138,6 +139,7 @@ enum Command {
     Render(render::RenderArgs),
     Parse(parse::ParseArgs),
     Simulate(simulate::SimulateArgs),
+    WebhookDev(webhook_dev::WebhookDevArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -173,6 +175,7 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
         Command::Render(args) => render::run(&args, ui),
         Command::Parse(args) => parse::run(&args, ui),
         Command::Simulate(args) => simulate::run(args, ui),
+        Command::WebhookDev(args) => webhook_dev::run(args, ui),
         Command::Exec(args) => ask(global, async |api| exec::run(args, api, ui).await),
         Command::Bulk(args) => ask(global, async |api| bulk::run(args, api, ui).await),
         Command::Test(args) => ask(global, async |api| test::run(args, api, ui).await),

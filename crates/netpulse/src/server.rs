@@ -8,10 +8,11 @@ use netpulse_controller::{Controller, Parts, serve};
 use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_driver::paramiko::Paramiko;
-use netpulse_plugin::{Driver, Drivers};
+use netpulse_plugin::{Driver, Drivers, Webhooks};
 use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
 use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
+use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
 use netpulse_worker::{BuiltInTemplates, Node, NodeParts};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,6 +25,7 @@ pub(crate) struct Server {
     /// `http://` or `https://` with host and port.
     pub(crate) url: String,
     node: Node,
+    courier: Courier,
     queue: Arc<Embedded>,
     http: JoinHandle<Result<(), netpulse_controller::ServeError>>,
     shutdown: CancellationToken,
@@ -37,6 +39,7 @@ impl Server {
         let address = listener.local_addr().map_err(|e| Failure::local(format!("no address: {e}")))?;
         let queue = open_store(&config)?;
         let drivers = drivers(&config)?;
+        let webhooks = webhooks(&config)?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates = Arc::new(BuiltInTemplates::new(&config.template, fetch));
         let parts = NodeParts {
@@ -46,11 +49,14 @@ impl Server {
             templates: templates.clone(),
         };
         let node = Node::start(parts).await.map_err(|e| Failure::new(Exit::Local, "store", e.to_string()))?;
+        let courier =
+            Courier::start(queue.clone(), webhooks.clone(), node.outbox(), courier_options(&config));
         let shutdown = CancellationToken::new();
         let controller = Controller::new(Parts {
             config: Arc::clone(&config),
             queue: queue.clone(),
             drivers,
+            webhooks,
             templates: Some(templates),
             self_healing: node.counters().self_healing,
             shutdown: shutdown.clone(),
@@ -61,7 +67,7 @@ impl Server {
             serve(listener, router, &server_config, token, Duration::from_secs(5)).await
         });
         let scheme = if config.server.tls_cert.is_some() { "https" } else { "http" };
-        Ok(Self { url: format!("{scheme}://{address}"), node, queue, http, shutdown })
+        Ok(Self { url: format!("{scheme}://{address}"), node, courier, queue, http, shutdown })
     }
 
     /// Resolves when the API ended by itself, or the node was told to stop by a request.
@@ -80,6 +86,7 @@ impl Server {
     pub(crate) async fn stop(self) {
         // Requests that wait for a running job get their answer before the socket closes.
         self.node.drain().await;
+        self.courier.drain(Duration::from_secs(5)).await;
         self.shutdown.cancel();
         if !self.http.is_finished() {
             let _ = tokio::time::timeout(Duration::from_secs(10), self.http).await;
@@ -101,6 +108,7 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
         lease: Duration::from_secs(config.worker.lease.max(1)),
         max_queued: config.store.max_queued,
         max_queued_per_device: config.store.max_queued_per_device,
+        max_outbox: config.store.max_outbox,
         result_cache: config.store.result_cache,
         events: RingSize { events: config.store.events, ..Options::default().events },
         audit_retention: Duration::from_secs(config.audit.retention_days.saturating_mul(24 * 3600)),
@@ -111,6 +119,25 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
         let code = if matches!(error, OpenError::InUse { .. }) { "store_in_use" } else { "store" };
         Failure::new(Exit::Local, code, error.to_string())
     })
+}
+
+/// The built-in webhook kind under the configuration's rules.
+fn webhooks(config: &Config) -> Result<Webhooks, Failure> {
+    let basic = Basic::new(BasicOptions {
+        allow_private: config.webhook.allow_private.clone(),
+        secret: config.webhook.secret.clone(),
+        ca: config.webhook.ca.clone(),
+    });
+    let basic = basic.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(Webhooks::new(vec![Arc::new(basic)]))
+}
+
+fn courier_options(config: &Config) -> CourierOptions {
+    CourierOptions {
+        concurrency: config.webhook.concurrency,
+        per_receiver: config.webhook.per_receiver,
+        legacy: config.webhook.format == "legacy",
+    }
 }
 
 /// The built-in drivers under the configuration's limits.

@@ -87,6 +87,7 @@ fn world(with_worker: bool) -> World {
             config: config.clone(),
             queue: queue.clone(),
             drivers: Drivers::new(vec![Arc::new(Checks)]),
+            webhooks: Default::default(),
             templates: None,
             self_healing: Arc::new(AtomicU64::new(0)),
             shutdown: shutdown.clone(),

@@ -60,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
+    outbox: Arc<Notify>,
     /// Take nothing more; end after the current job.
     pub(crate) stopping: CancellationToken,
     running: Mutex<HashMap<JobId, CancellationToken>>,
@@ -240,8 +241,7 @@ impl Inner {
                     mailbox.stop.cancel();
                 }
             }
-            // Whoever sends the messages listens by itself.
-            Signal::Outbox => {}
+            Signal::Outbox => self.outbox.notify_one(),
             Signal::LeaseLost(lease) => {
                 tracing::warn!(device = %lease.device, epoch = lease.epoch, "lease lost; nothing more is sent there");
                 for (_, lost) in self.leases.lock().get(&lease.device).into_iter().flatten() {
@@ -372,6 +372,7 @@ impl Node {
             templates,
             counters: Counters::default(),
             fifo_wake: Notify::new(),
+            outbox: Arc::default(),
             stopping: CancellationToken::new(),
             running: Mutex::default(),
             early_cancels: Mutex::default(),
@@ -397,6 +398,12 @@ impl Node {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.inner.counters.clone()
+    }
+
+    /// Rung when messages of the outbox are due.
+    #[must_use]
+    pub fn outbox(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.outbox)
     }
 
     /// The node's name.

@@ -149,6 +149,7 @@ pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -
             Arc::new(Fake("netmiko", Strategy::Pinned)),
             Arc::new(Fake("paramiko", Strategy::Fifo)),
         ]),
+        webhooks: Default::default(),
         templates: Some(Arc::new(Engines)),
         self_healing: healed.clone(),
         shutdown: shutdown.clone(),
