@@ -191,6 +191,7 @@ impl Descriptor {
             serde_json::from_str(text)
                 .map_err(|e| broken(format!("the component descriptor is no JSON: {e}")))?
         } else {
+            check_depth(text)?;
             yaml_serde::from_str(text)
                 .map_err(|e| broken(format!("the component descriptor is no YAML: {e}")))?
         };
@@ -219,6 +220,25 @@ impl Descriptor {
             .map_err(|e| broken(format!("the component descriptor's `signatures` are broken: {e}")))?;
         Ok(Self { component, signatures: signatures.unwrap_or_default(), whole })
     }
+}
+
+/// Brackets within brackets cost the YAML reader their depth for every further word: a few MiB of
+/// them would keep it busy for hours.
+fn check_depth(text: &str) -> Result<()> {
+    let mut depth = 0usize;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth > 1000 {
+            return Err(broken(
+                "the component descriptor is no YAML that is read here: more than 1000 brackets deep",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn looks_like_tar(bytes: &[u8]) -> bool {
@@ -384,6 +404,7 @@ mod tests {
     fn promise_15_a_broken_descriptor_gets_a_sentence() {
         let deep_json = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let deep_yaml = "- ".repeat(20_000);
+        let many_brackets = "[".repeat(8 * 1024 * 1024);
         let bomb = format!(
             "a: &a [x, x]\n{}",
             (0..40)
@@ -399,8 +420,9 @@ mod tests {
             ("{", "+json", "is no JSON"),
             ("a: [", "+yaml", "is no YAML"),
             (&deep_json, "+json", "is no JSON: recursion limit"),
-            (&deep_json, "+yaml", "is no YAML"),
+            (&deep_json, "+yaml", "more than 1000 brackets deep"),
             (&deep_yaml, "+yaml", "is no YAML"),
+            (&many_brackets, "+yaml", "more than 1000 brackets deep"),
             (&bomb, "+yaml", "is no YAML"),
             (
                 "{\"meta\":{\"schemaVersion\":\"v2\"},\"component\":{\"name\":3}}",

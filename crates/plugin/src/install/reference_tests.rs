@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use regex::Regex;
 
@@ -135,16 +137,16 @@ fn tags_and_the_newest_version() {
     assert_eq!(newest(&[]), None);
 }
 
-fn component_expression() -> Regex {
+static COMPONENT: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r"^[a-z][-a-z0-9]*([.][a-z][-a-z0-9]*)*[.][a-z]{2,}(/[a-z][-a-z0-9_]*([.][a-z][-a-z0-9_]*)*)+$",
     )
     .unwrap()
-}
+});
 
-fn version_expression() -> Regex {
+static VERSION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^[v]?(0|[1-9]\d*)(?:\.(0|[1-9]\d*))?(?:\.(0|[1-9]\d*))?(?:-((?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$").unwrap()
-}
+});
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -152,13 +154,13 @@ proptest! {
     #[test]
     fn component_names_are_those_of_the_specification(name in "[a-z0-9A./_-]{0,24}", seed in 0usize..3) {
         let name = match seed { 0 => name, 1 => format!("example.org/{name}"), _ => format!("{name}/acme") };
-        prop_assert_eq!(check_component(&name).is_ok(), component_expression().is_match(&name), "{}", name);
+        prop_assert_eq!(check_component(&name).is_ok(), COMPONENT.is_match(&name), "{}", name);
     }
 
     #[test]
     fn versions_are_those_of_the_specification(version in "[v0-9a.+-]{0,14}", seed in 0usize..3) {
         let version = match seed { 0 => version, 1 => format!("1.2.3-{version}"), _ => format!("1.{version}") };
-        prop_assert_eq!(check_version(&version).is_ok(), version_expression().is_match(&version), "{}", version);
+        prop_assert_eq!(check_version(&version).is_ok(), VERSION.is_match(&version), "{}", version);
     }
 
     #[test]
