@@ -222,6 +222,16 @@ sections! {
         dir: Option<PathBuf> = None, Rule::ExistingFolder;
     }
 
+    /// Plugins that are programs of their own.
+    plugin: Plugin {
+        /// Folder of plugins of every kind; `~/.config/netpulse/plugins` when absent.
+        directory: Option<PathBuf> = None;
+        /// Public keys (PEM files, ed25519) whose signatures on plugins count; empty means none.
+        keys: Vec<PathBuf> = Vec::new(), Rule::ExistingFile;
+        /// Whether a plugin is installed only when one of `keys` signed it.
+        require_signature: bool = false;
+    }
+
     /// Templates.
     template: Template {
         /// Folders below which `file://` templates may lie; empty means none.

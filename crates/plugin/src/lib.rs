@@ -8,6 +8,7 @@
 mod credentials;
 mod driver;
 mod fill;
+pub mod install;
 mod kinds;
 mod templates;
 mod webhooks;
