@@ -17,7 +17,7 @@ use netpulse_plugin::{
     CredentialProvider, Credentials, Driver, DriverSession, Drivers, PluginError, Report, Run, SecretValues,
 };
 use netpulse_queue::{Embedded, NewJob, Options, Queue};
-use netpulse_worker::{BuiltInTemplates, Node, NodeParts};
+use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -152,6 +152,8 @@ impl World {
         let asked = Arc::new(AtomicUsize::new(0));
         let config = netpulse_config::Config::default();
         let node = Node::start(NodeParts {
+            serves: Serves::All,
+            metrics: Metrics::default(),
             templates: Arc::new(BuiltInTemplates::new(&config.template, None)),
             config: Arc::new(config),
             queue: queue.clone(),
