@@ -3,6 +3,7 @@
 mod doctor;
 mod list;
 mod new;
+mod template;
 
 use clap::{Args, Subcommand};
 

@@ -64,13 +64,8 @@ async fn general(start: &Start, report: &mut Report) {
     let lost = ask(start, "POST", "/no/such/path", "{}").await;
     report.must("3.1", "an unknown path answers 404", expect(lost, |s| s == 404, "404"));
     let headers = [(header::START, "00000000-0000-0000-0000-000000000000"), (header::REQUEST, "1")];
-    if let Location::Unix(_) = start.location {
-        let other = raw::request(&start.location, "POST", "/shutdown", &headers, "{}").await;
-        report.should("3.3", "another start's request is refused", expect(other, |s| s == 409, "409"));
-        if start.has_ended() {
-            return;
-        }
-    }
+    let other = raw::request(&start.location, "GET", "/healthz", &headers, "").await;
+    report.should("3.3", "another start's request is refused", expect(other, |s| s == 409, "409"));
     let garbage = raw::send(&start.location, b"\x16\x03\x01 no HTTP at all\r\n\r\n").await;
     tracing::debug!(?garbage, "what the plugin says to garbage");
     let after = ask(start, "GET", "/healthz", "").await;
@@ -112,9 +107,9 @@ fn paths(kind: Kind, capability: &Capability) -> Vec<&'static str> {
     }
 }
 
-/// Whether a body with a name alone is a good one.
-fn takes_nothing(path: &str) -> bool {
-    matches!(path, "/credential/validate" | "/template/render")
+/// Whether a body with a name alone lacks something. Elsewhere absent means `null`, or nothing.
+fn needs_more(path: &str) -> bool {
+    path.starts_with("/driver/") || path.starts_with("/scheduler/") || matches!(path, "/template/parse" | "/credential/get")
 }
 
 async fn endpoint(start: &Start, capability: &Capability, path: &str, several: bool, report: &mut Report) {
@@ -124,7 +119,11 @@ async fn endpoint(start: &Start, capability: &Capability, path: &str, several: b
     report.must("3.6", format!("POST {path} refuses what is no JSON"), expect(broken, |s| s == 400, "400"));
     let list = ask(start, "POST", path, "[]").await;
     report.must("3.6", format!("POST {path} refuses what is no object"), expect(list, |s| s == 400, "400"));
-    if !takes_nothing(path) {
+    if path.ends_with("/process") {
+        let wrong = ask(start, "POST", path, &json!({"name": capability.name, "settings": {}, "results": 7}).to_string()).await;
+        report.must("3.6", format!("POST {path} refuses results that are no list"), expect(wrong, |s| s == 400, "400"));
+    }
+    if needs_more(path) {
         let empty = ask(start, "POST", path, &json!({"name": capability.name}).to_string()).await;
         let text = match &empty {
             Ok(answer) if answer.body.trim_start().starts_with('<') => Err("the error is a page, not a sentence".to_owned()),
@@ -205,6 +204,9 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
             }
         }
     }
+    if capability.has("stream") {
+        stream(start, capability, with(json!({})), report).await;
+    }
     let closed = good(start, "/driver/disconnect", &with(json!({}))).await.map(|_| String::new());
     report.must("4.1.5", "POST /driver/disconnect answers 200", closed);
     let twice = good(start, "/driver/disconnect", &with(json!({}))).await.map(|_| String::new());
@@ -212,4 +214,73 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
     let body = Value::Object(with(json!({"run": "doctor2", "commands": ["x"], "options": {}, "driver_args": {}}))).to_string();
     let gone = ask(start, "POST", "/driver/send", &body).await;
     report.must("3.6", "a closed session answers 410", expect(gone, |s| s == 410, "410"));
+}
+
+/// How long a plugin without leave is watched for sending all the same.
+const WATCHED: Duration = Duration::from_millis(200);
+
+/// Whether a streamed change waits for leave, line by line, and stops without it.
+async fn stream(start: &Start, capability: &Capability, mut body: Map<String, Value>, report: &mut Report) {
+    let check = "a streamed run sends no line without leave";
+    let path = if capability.has("config") { "/driver/config" } else { "/driver/send" };
+    let items = if capability.has("config") { "lines" } else { "commands" };
+    let Some(first) = example(capability, path).and_then(|e| e.get(items)?.as_array()?.first().cloned()) else {
+        return report.skipped("4.1.4", check, format!("the capabilities have no example for {path}"));
+    };
+    let run = "doctor-stream";
+    body.insert(items.to_owned(), json!([first, first]));
+    body.extend(
+        json!({"run": run, "options": {}, "driver_args": {}, "stream": true, "granted": 1}).as_object().cloned().unwrap_or_default(),
+    );
+    let result = streamed(start, path, &body, run).await;
+    report.must("4.1.4", check, result);
+}
+
+async fn streamed(start: &Start, path: &str, body: &Map<String, Value>, run: &str) -> Result<String, String> {
+    let deadline = Instant::now() + EXAMPLE;
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    let opened = start.open(Method::POST, path, text, deadline, true).await;
+    let (mut answer, _connection) = opened.map_err(|error| error.reason())?;
+    if !answer.streamed {
+        return Err("the answer is not application/x-ndjson".to_owned());
+    }
+    for wanted in [json!({"sending": 0}), json!({"result": {}}), json!({"sending": 1})] {
+        let line = start.line(&mut answer).await.map_err(|error| error.reason())?.ok_or("the stream ended before `done`")?;
+        let line: Value = serde_json::from_slice(&line).map_err(|e| format!("a line is no JSON: {e}"))?;
+        let key = wanted.as_object().and_then(|w| w.keys().next().cloned()).unwrap_or_default();
+        if line.get(&key).is_none() || (key == "sending" && line != wanted) {
+            return Err(format!("streamed {line} where {wanted} was due"));
+        }
+    }
+    if let Ok(early) = tokio::time::timeout(WATCHED, start.line(&mut answer)).await {
+        let early = early.ok().flatten().map(|line| String::from_utf8_lossy(&line).trim().to_owned()).unwrap_or_default();
+        return Err(format!("went on without leave: {early}"));
+    }
+    let leave = Map::from_iter([
+        ("name".to_owned(), body.get("name").cloned().unwrap_or_default()),
+        ("run".to_owned(), Value::from(run)),
+        ("index".to_owned(), Value::from(1)),
+        ("leave".to_owned(), Value::from(false)),
+    ]);
+    good(start, "/driver/leave", &leave).await?;
+    loop {
+        let line = start.line(&mut answer).await.map_err(|error| error.reason())?.ok_or("the stream ended without `done`")?;
+        let line: Value = serde_json::from_slice(&line).map_err(|e| format!("a line is no JSON: {e}"))?;
+        let Some(done) = line.get("done") else {
+            let sent = line.get("result").is_some_and(|result| result["exit_status"].as_i64().unwrap_or(0) == 0);
+            if sent {
+                return Err("sent line 1 though leave was refused".to_owned());
+            }
+            continue;
+        };
+        let results = done["results"].as_array().cloned().unwrap_or_default();
+        let accepted = results.iter().filter(|r| r["exit_status"].as_i64().unwrap_or(0) == 0).count();
+        if accepted > 1 {
+            return Err(format!("says that both lines were sent: {done}"));
+        }
+        if path == "/driver/config" && done["outcome"] == json!("applied") {
+            return Err(format!("says that the whole change was applied: {done}"));
+        }
+        return Ok(format!("outcome {}", done["outcome"]));
+    }
 }
