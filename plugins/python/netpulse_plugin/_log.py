@@ -33,7 +33,9 @@ def secrets_in(value: Any, inside: bool = False) -> Iterator[str]:
     them would garble ordinary output."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from secrets_in(item, inside or is_secret_key(str(key)))
+            # A mapping names the fields of a secret, not their values.
+            if key != "field_mapping":
+                yield from secrets_in(item, inside or is_secret_key(str(key)))
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from secrets_in(item, inside)

@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 from . import _calls
 from ._calls import Call, Gone
-from ._errors import BadRequest, NotFound, PluginError, Unavailable
+from ._errors import BadRequest, PluginError
 from ._http import BadHttp, Closed, Connection, Request, encode
 from ._log import MASKER, secrets_in
 from ._start import Start, StartError
@@ -28,6 +27,9 @@ log = logging.getLogger("netpulse_plugin")
 #: What a handler gives: an object, or lines whose last is ``{"done": ...}``.
 Answer = Union[Dict[str, Any], Iterator[Dict[str, Any]]]
 Handler = Callable[[Dict[str, Any]], Answer]
+
+#: Who started this process, as seen at its beginning.
+_PARENT = os.getppid()
 
 #: Seconds that running calls have when the plugin is told to end.
 GRACE = 3.0
@@ -84,6 +86,7 @@ class Server:
 
     def run(self, say: Callable[[str], None]) -> int:
         """Listens, says where, and serves to the end; the exit status."""
+        host = self._watch_host()
         listener = self._listen()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,7 +95,6 @@ class Server:
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ, "accept")
         selector.register(self._wake_read, selectors.EVENT_READ, "wake")
-        host = self._watch_host()
         if host is not None:
             selector.register(host, selectors.EVENT_READ, "host")
         listener.setblocking(False)
@@ -146,15 +148,16 @@ class Server:
     def _watch_host() -> Optional[int]:
         """Something that becomes readable when the process that started this one ends."""
         opener = getattr(os, "pidfd_open", None)
-        parent = os.getppid()
-        if opener is None or parent <= 1:
+        if opener is None:
             return None
         try:
-            watched: int = opener(parent)
+            watched: int = opener(_PARENT)
         except OSError:
-            return None
-        # It may have ended just before: then the watched process is somebody else's.
-        return watched if os.getppid() == parent else None
+            watched = -1
+        if os.getppid() != _PARENT:
+            # It ended before it could be watched; its number may be somebody else's by now.
+            raise StartError("the process that started this plugin is gone")
+        return watched if watched >= 0 else None
 
     def _listen(self) -> socket.socket:
         if self._start.type == "tcp":
@@ -397,10 +400,11 @@ class _Answering:
                 data = self._encoded(given)
                 self._connection.answer(200, data, self._json)
                 return True
-            first = next(iter(given), None)
+            lines = iter(given)
+            first = next(lines, None)
         except Exception as error:  # Whatever a plugin raises is its caller's to know.
             return self._error(error)
-        return self._lines(first, given)
+        return self._lines(first, lines)
 
     def _lines(self, first: Optional[Dict[str, Any]], rest: Iterator[Dict[str, Any]]) -> bool:
         self._connection.begin_stream({k: v for k, v in self._json.items() if k != "Content-Type"})
@@ -470,6 +474,3 @@ def _timeout(text: Optional[str]) -> Optional[float]:
     except ValueError:
         raise BadRequest("X-NetPulse-Plugin-Timeout is no number of seconds") from None
     return value if value > 0 else 0.001
-
-
-__all__ = ["Answer", "Handler", "NotFound", "Route", "Server", "Unavailable", "sys"]
