@@ -31,6 +31,10 @@ _STATUS = {
 }  # fmt: skip
 
 
+#: Seconds that a configuration line on its way has when its run is told to stop.
+CANCEL_PATIENCE = 10.0
+
+
 class DeviceError(PluginError):
     """Something went wrong with a device; ``code`` is one of NetPulse's error codes
     (``connect_failed``, ``authentication_failed``, ``read_timeout``, ``session_lost``, ...)."""
@@ -141,13 +145,18 @@ class Session:
 class _Run:
     """The right to send, line by line."""
 
-    def __init__(self, granted: int, call: Call, interrupt: Callable[[], None]) -> None:
+    def __init__(self, granted: int, call: Call, interrupt: Callable[[], None], patience: float) -> None:
         self._granted = granted
         self._refused: Optional[str] = None
         self._changed = threading.Condition()
         self._call = call
         self._interrupt = interrupt
+        self._patience = patience
+        self._timer: Optional[threading.Timer] = None
+        #: Nothing more is wanted of this run.
         self.stop_now = False
+        #: What was on its way was interrupted.
+        self.interrupted = False
         call.on_cancel(lambda: self.stop("the host closed the connection"))
 
     def leave(self, index: int) -> Optional[str]:
@@ -174,9 +183,26 @@ class _Run:
         """No more lines; the one on its way is interrupted."""
         with self._changed:
             self._refused = self._refused or why
+            if self.stop_now:
+                return
             self.stop_now = True
             self._changed.notify_all()
+        if self._patience == 0:
+            self._end()
+            return
+        # What a line on its way does is better known than cut short; its time is bounded.
+        self._timer = threading.Timer(self._patience, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end(self) -> None:
+        self.interrupted = True
         self._interrupt()
+
+    def over(self) -> None:
+        """The run has ended: there is nothing left to interrupt."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _Open:
@@ -362,7 +388,8 @@ class Driver(Capability):
         name = str(body.get("run") or uuid.uuid4().hex)
         if not opened.lock.acquire(blocking=False):
             raise BadRequest("this session is at work for another call")
-        run = _Run(granted, current_call(), opened.session.interrupt)
+        patience = CANCEL_PATIENCE if how == self._change else 0.0
+        run = _Run(granted, current_call(), opened.session.interrupt, patience)
         opened.run = run
         with self._lock:
             self._runs[name] = run
@@ -371,6 +398,7 @@ class Driver(Capability):
             try:
                 yield from how(opened, run, lines, work)
             finally:
+                run.over()
                 with self._lock:
                     self._runs.pop(name, None)
                 opened.run = None
@@ -402,13 +430,16 @@ class Driver(Capability):
             began = time.monotonic()
             try:
                 result = _result(line, session.command(line, work))
+                if run.interrupted:
+                    error = DeviceError("canceled", f"{opened.host}: canceled in the middle of command {index + 1}")
+                    result.exit_status, result.stderr = 1, "Interrupted"
             except Exception as failure:
                 error = _known(opened, failure, run)
                 result = Result(line, getattr(error, "stdout", ""), MASKER.clean(str(error)), 1)
             yield {"result": _timed(result, began)}
             if error is not None:
                 break
-        if not run.stop_now or session.usable:
+        if session.usable:
             try:
                 session.end(work)
             except Exception as failure:
@@ -600,7 +631,7 @@ def _timed(result: Result, began: float) -> Object:
 
 def _known(opened: _Open, failure: Exception, run: Optional[_Run] = None, default: str = "plugin_failed") -> PluginError:
     """A failure as an error with a code; after it the session is of no use unless it says so."""
-    if run is not None and run.stop_now:
+    if run is not None and run.interrupted:
         opened.session.usable = False
         return DeviceError("canceled", f"{opened.host}: canceled in the middle of a line")
     if isinstance(failure, DeviceError):
