@@ -151,7 +151,8 @@ class NetmikoDriver(Driver):
             if isinstance(error, exceptions.NetmikoTimeoutException) and (
                 "TCP connection" in said or "DNS failure" in said
             ):
-                raise DeviceError("connect_failed", f"{where}: {said[:200]}") from error
+                # Netmiko's text is a lecture; what happened stands in the error behind it.
+                raise DeviceError("connect_failed", f"{where}: {error.__context__ or said[:200]}") from error
             if isinstance(error, exceptions.ReadException):
                 raise DeviceError("prompt_not_found", f"{where}: no prompt was recognised after login: {said[:300]}") from error
             if isinstance(error, (OSError, EOFError)):

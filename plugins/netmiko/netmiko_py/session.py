@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from typing import Any, Callable, List, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from netpulse_plugin import DeviceError, Rejected, Result, Session, Work, current_call
 
@@ -25,9 +25,13 @@ REFUSED = re.compile(
     r"|^\s*(?:syntax error|unknown command|missing argument|missing mandatory|no valid completions|invalid syntax)"
     r"|^\s*(?:unrecognized command|incomplete command|ambiguous command|wrong parameter|too many parameters)"
     r"|^\s*(?:configuration path: .*(?:not valid|invalid)|set failed|delete failed|nothing to delete)"
-    r"|% invalid command",
+    r"|^\s*invalid (?:command|value|parameter)|^\s*value validation failed",
     re.IGNORECASE | re.MULTILINE,
 )
+#: Where in the configuration the session is, which is no answer.
+CONTEXT = re.compile(r"^\s*(?:\[edit[^\]]*\]|\{[\w:-]+\})\s*$")
+#: The words that commit and save, as devices echo them.
+OWN = re.compile(r"^(?:commit|write|save|copy)\b[\w :-]*$")
 #: Lines after which the prompt is another one.
 RENAMES = re.compile(r"^\s*(?:set\s+system\s+)?(?:hostname|host-name|sysname|switchname|prompt)\s", re.IGNORECASE)
 #: How candidates are thrown away, by Netmiko's class.
@@ -46,10 +50,10 @@ class NetmikoSession(Session):
         self._closing = threading.Lock()
         self.plan = plan
         self.candidate = arguments.has_commit(type(connection))
+        self.metadata = {"device_type": plan.device_type}
         self._enabled = False
         self._aborted = False
         self._banner: Optional[str] = None
-        self._warnings: List[str] = []
         self._at_work = threading.Event()
 
     # --- what every call does -----------------------------------------------------------------
@@ -78,13 +82,11 @@ class NetmikoSession(Session):
         return current_call().remaining(arguments.seconds(work.driver_args, "read_timeout", default))
 
     def _result(self, line: str, text: str) -> Result:
-        metadata = {"device_type": self.plan.device_type}
-        if self._warnings:
-            metadata["warnings"] = list(self._warnings)  # type: ignore[assignment]
-        return Result(line, text, metadata=metadata)
+        return Result(line, text)
 
     def _first(self, work: Work, config: bool) -> None:
-        self._warnings = self.plan.warnings + arguments.unused(work.driver_args, config)
+        warnings = self.plan.warnings + arguments.unused(work.driver_args, config)
+        self.metadata = {"device_type": self.plan.device_type, **({"warnings": warnings} if warnings else {})}
         self._enabled = False
         self._aborted = False
         try:
@@ -167,6 +169,7 @@ class NetmikoSession(Session):
                 self.connection.config_mode(config_command=own)
             else:
                 self.connection.config_mode()
+            self.connection.clear_buffer()
         except Exception as error:
             known = self._failed(error)
             if isinstance(known, DeviceError) and known.code in ("plugin_failed", "read_timeout"):
@@ -181,14 +184,18 @@ class NetmikoSession(Session):
         self._at_work.set()
         try:
             connection.write_channel(connection.normalize_cmd(line))
+            # The echo first: what is left of an earlier answer must not be taken for this one's.
+            echo = line.strip()
+            seen = ""
+            if echo and work.driver_args.get("cmd_verify") is not False:
+                seen = connection.read_until_pattern(pattern=re.escape(echo), read_timeout=timeout)
             if echo_only:
-                connection.read_until_pattern(pattern=re.escape(line.strip()), read_timeout=timeout)
                 return self._result(line, "")
             if RENAMES.match(line):
-                text = connection.read_channel_timing(last_read=1.0, read_timeout=timeout)
+                text = seen + connection.read_channel_timing(last_read=1.0, read_timeout=timeout)
                 self._learn(text)
             else:
-                text = connection.read_until_pattern(pattern=self._prompt(work), read_timeout=timeout)
+                text = seen + connection.read_until_pattern(pattern=self._prompt(work), read_timeout=timeout)
         except Exception as error:
             raise self._failed(error, f" (`{line}`)") from error
         finally:
@@ -229,7 +236,7 @@ class NetmikoSession(Session):
             if line.strip() and line.strip() in row:
                 rows = rows[index + 1 :]
                 break
-        rows = rows[:-1]  # The prompt.
+        rows = [row for row in rows[:-1] if not CONTEXT.match(row)]  # The last one is the prompt.
         return "\n".join(rows).strip("\n").rstrip()
 
     def commit(self, work: Work) -> str:
@@ -249,7 +256,10 @@ class NetmikoSession(Session):
         """What a device said, without the prompts around it."""
         base = self.connection.base_prompt
         rows = [row.rstrip() for row in text.replace("\r", "").split("\n")]
-        return "\n".join(row for row in rows if row and not row.startswith(base) and base + "#" not in row)
+        rows = [row for row in rows if row and not row.startswith(base) and f"{base}#" not in row and not CONTEXT.match(row)]
+        if rows and OWN.match(rows[0]):
+            rows = rows[1:]
+        return "\n".join(rows)
 
     def discard(self, work: Work) -> None:
         kind = next((name for name in DISCARD if type(self.connection).__name__.startswith(name)), None)
@@ -263,6 +273,7 @@ class NetmikoSession(Session):
             self._aborted = True
         try:
             self.connection.write_channel(self.connection.normalize_cmd(command))
+            self.connection.read_until_pattern(pattern=re.escape(command), read_timeout=20.0)
             self.connection.read_until_pattern(pattern=self._prompt(work), read_timeout=20.0)
         except Exception as error:
             raise self._failed(error, f" (`{command}`)") from error

@@ -92,6 +92,8 @@ class Session:
     candidate = False
     #: False once it can serve no other job.
     usable = True
+    #: Stands in every result's `metadata`.
+    metadata: Object = {}
 
     def begin(self, work: Work) -> None:
         """Before the first command (``enable``, if ``work.enable_mode``)."""
@@ -436,7 +438,7 @@ class Driver(Capability):
             except Exception as failure:
                 error = _known(opened, failure, run)
                 result = Result(line, getattr(error, "stdout", ""), MASKER.clean(str(error)), 1)
-            yield {"result": _timed(result, began)}
+            yield {"result": self._told(session, _timed(result, began))}
             if error is not None:
                 break
         if session.usable:
@@ -447,10 +449,21 @@ class Driver(Capability):
                 session.usable = False
         yield {"done": {"error": _info(error), "usable": session.usable}}
 
+    @staticmethod
+    def _told(session: Session, result: Object) -> Object:
+        result["metadata"] = {**session.metadata, **result["metadata"]}
+        return result
+
     def _change(self, opened: _Open, run: _Run, lines: List[str], work: Work) -> Iterator[Object]:
         change = _Change(opened, run, lines, work)
-        yield from change.going()
-        yield {"done": change.done()}
+        for line in change.going():
+            if "result" in line:
+                self._told(opened.session, line["result"])
+            yield line
+        done = change.done()
+        for result in done["results"]:
+            self._told(opened.session, result)
+        yield {"done": done}
 
 
 class _Change:

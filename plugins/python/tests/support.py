@@ -18,7 +18,7 @@ START = "0198c5d2-6f1e-7c40-9d5e-6b1f2a3c4d5e"
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=20):
+    def __init__(self, path, timeout=60):
         super().__init__("plugin", timeout=timeout)
         self.path = path
 
@@ -55,7 +55,7 @@ class Running:
         self.reader = threading.Thread(target=lambda: self.errors.extend(self.child.stderr), daemon=True)
         self.reader.start()
 
-    def connection(self, timeout=20):
+    def connection(self, timeout=60):
         if self.location.startswith("http+unix://"):
             return UnixConnection(self.location[len("http+unix://") :], timeout)
         return http.client.HTTPConnection(self.location[len("http://") :], timeout=timeout)
