@@ -53,6 +53,7 @@ class NetmikoSession(Session):
         self.metadata = {"device_type": plan.device_type}
         self._enabled = False
         self._aborted = False
+        self._renamed = False
         self._banner: Optional[str] = None
         self._at_work = threading.Event()
 
@@ -89,6 +90,7 @@ class NetmikoSession(Session):
         self.metadata = {"device_type": self.plan.device_type, **({"warnings": warnings} if warnings else {})}
         self._enabled = False
         self._aborted = False
+        self._renamed = False
         try:
             self.connection.clear_buffer()
         except Exception as error:
@@ -225,6 +227,7 @@ class NetmikoSession(Session):
         return rf"(?:^|\n)[^\n]*{re.escape(self.connection.base_prompt)}[^\n]*(?:[\]#>$%]|{terminator})\s*$"
 
     def _learn(self, text: str) -> None:
+        self._renamed = True
         rows = text.strip().splitlines()
         found = re.match(r"^[\[<]?[*~]?(?P<name>[^()\s\]>#$%]+?)(?:\([^)]*\))?[\]>#$%]+$", rows[-1].strip()) if rows else None
         if found:
@@ -254,9 +257,9 @@ class NetmikoSession(Session):
 
     def _said(self, text: str) -> str:
         """What a device said, without the prompts around it."""
-        base = self.connection.base_prompt
+        prompt = re.compile(rf"^[<\[]?[*~]?{re.escape(self.connection.base_prompt)}[^ ]*[\]#>$%]")
         rows = [row.rstrip() for row in text.replace("\r", "").split("\n")]
-        rows = [row for row in rows if row and not row.startswith(base) and f"{base}#" not in row and not CONTEXT.match(row)]
+        rows = [row for row in rows if row and not prompt.match(row) and not CONTEXT.match(row)]
         if rows and OWN.match(rows[0]):
             rows = rows[1:]
         return "\n".join(rows)
@@ -283,7 +286,8 @@ class NetmikoSession(Session):
         try:
             if work.driver_args.get("enter_config_mode") is not False and not self._aborted:
                 connection.exit_config_mode()
-            connection.set_base_prompt()
+            if self._renamed:
+                connection.set_base_prompt()
             if self._enabled and not work.save:
                 connection.exit_enable_mode()
         except Exception as error:
@@ -312,7 +316,10 @@ class NetmikoSession(Session):
             if not self.connection.is_alive():
                 return False
             # Netmiko only writes; an answer tells whether somebody reads.
-            self.connection.find_prompt()
+            self.connection.clear_buffer()
+            self.connection.write_channel(self.connection.RETURN)
+            self.connection.read_until_pattern(pattern=re.escape(self.connection.base_prompt), read_timeout=10.0)
+            self.connection.clear_buffer()
             return True
         except Exception:
             return False
@@ -321,6 +328,13 @@ class NetmikoSession(Session):
         if force:
             # Without the vendor's words of parting, which may save or commit.
             self.connection.cleanup = lambda *_args, **_kwargs: None
+            transport = getattr(getattr(self.connection, "remote_conn", None), "transport", None)
+            try:
+                # First of all the socket: Paramiko's own closing waits for its thread.
+                if transport is not None:
+                    transport.sock.close()
+            except Exception as error:
+                log.info("%s: %s", self.plan.host, error)
         try:
             self.connection.disconnect()
         finally:

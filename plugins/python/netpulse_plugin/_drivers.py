@@ -31,6 +31,8 @@ _STATUS = {
 }  # fmt: skip
 
 
+#: Seconds that a forced disconnect waits for the session's own closing.
+FORCED = 0.5
 #: Seconds that a configuration line on its way has when its run is told to stop.
 CANCEL_PATIENCE = 10.0
 
@@ -324,7 +326,12 @@ class Driver(Capability):
         with self._lock:
             opened = self._sessions.pop(take(body, "session", str), None)
         if opened is not None:
-            self._shut(opened, bool(body.get("force")))
+            force = bool(body.get("force"))
+            closing = threading.Thread(target=self._shut, args=(opened, force), daemon=True)
+            closing.start()
+            # With force the host waits a second before it ends the whole plugin; no more lines are
+            # sent from here on, however long the closing takes.
+            closing.join(FORCED if force else None)
             self._changed()
         return {}
 
@@ -414,7 +421,7 @@ class Driver(Capability):
             if "result" in line:
                 results.append(line["result"])
             done = line.get("done", done)
-        return {**done, "results": results}
+        return {"results": results, **done}
 
     def _commands(self, opened: _Open, run: _Run, lines: List[str], work: Work) -> Iterator[Object]:
         session = opened.session
@@ -487,7 +494,6 @@ class _Change:
         except Exception as failure:
             self._error = _known(self._opened, failure, default="config_mode_failed")
             self._results = [self._unsent(line, f"Not sent: {self._error}") for line in self._lines]
-            yield from ({"result": result.json()} for result in self._results)
             return
         broken = False
         for index, line in enumerate(self._lines):
@@ -519,10 +525,8 @@ class _Change:
         skipped = self._lines[len(self._results) :]
         because = self._results[-1] if self._results and self._results[-1].exit_status else None
         why = f"Skipped due to previous error in execution of '{because.command}'" if because else "Not sent: canceled"
-        for line in skipped:
-            result = self._unsent(line, why)
-            self._results.append(result)
-            yield {"result": result.json()}
+        # Only announced lines are told; `done` has them all.
+        self._results += [self._unsent(line, why) for line in skipped]
 
     @staticmethod
     def _unsent(line: str, why: str) -> Result:

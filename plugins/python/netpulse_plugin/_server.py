@@ -86,6 +86,8 @@ class Server:
 
     def run(self, say: Callable[[str], None]) -> int:
         """Listens, says where, and serves to the end; the exit status."""
+        # A thread's stack counts against the host's bound of memory, used or not.
+        threading.stack_size(1024 * 1024)
         host = self._watch_host()
         listener = self._listen()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
