@@ -13,7 +13,6 @@ pub(crate) const IGNORED: &[(&str, &str)] = &[
     ),
     ("job.result_cache_ttl", "results are not shared between requests in this version"),
     ("redis", "this version keeps jobs in its embedded store (`store.path`)"),
-    ("plugin", "this version loads no external plugins"),
     ("credential", "this version resolves no credential references: give user and password in the request"),
     ("mongodb", "the outcome of changes is kept in the embedded store for `audit.retention_days`"),
     ("log.config", "logs go to standard error: `log.level` and `log.format` set them"),

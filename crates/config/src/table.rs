@@ -128,6 +128,17 @@ impl<T: Typed> Typed for Option<T> {
     const OPTIONAL: bool = true;
 }
 
+/// A field's name without the mark of a name that the language keeps for itself.
+pub(crate) const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', rest @ ..] => match std::str::from_utf8(rest) {
+            Ok(plain) => plain,
+            Err(_) => name,
+        },
+        _ => name,
+    }
+}
+
 /// One listing of every section and key: makes the structs, their defaults, a `Debug` that masks
 /// secrets, and the table.
 macro_rules! sections {
@@ -179,7 +190,7 @@ macro_rules! sections {
         /// Every key, in the order of the documentation.
         pub const KEYS: &[Key] = &[$($(Key {
             section: stringify!($section),
-            name: stringify!($key),
+            name: crate::table::plain(stringify!($key)),
             kind: <$ty as Typed>::KIND,
             optional: <$ty as Typed>::OPTIONAL,
             doc: concat!($($doc),+),

@@ -8,7 +8,7 @@ use netpulse_controller::{Controller, Parts, serve};
 use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_driver::paramiko::Paramiko;
-use netpulse_plugin::{Driver, Drivers};
+use netpulse_plugin::{AllTemplates, Driver, Drivers, Plugins};
 use netpulse_queue::{Embedded, OpenError, Options, Queue, RingSize};
 use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
@@ -25,6 +25,7 @@ pub(crate) struct Server {
     pub(crate) url: String,
     node: Node,
     queue: Arc<Embedded>,
+    plugins: Plugins,
     http: JoinHandle<Result<(), netpulse_controller::ServeError>>,
     shutdown: CancellationToken,
 }
@@ -36,9 +37,15 @@ impl Server {
         let listener = bind(&config).await?;
         let address = listener.local_addr().map_err(|e| Failure::local(format!("no address: {e}")))?;
         let queue = open_store(&config)?;
-        let drivers = drivers(&config)?;
+        let plugins = crate::plugins::registry(&config)?;
+        crate::plugins::list_built_in(&plugins);
+        for (driver, description) in drivers(&config)? {
+            plugins.register_driver(driver, description);
+        }
+        let drivers = Drivers::of(plugins.clone());
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
-        let templates = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let built_in = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let templates = Arc::new(AllTemplates::new(built_in, plugins.clone()));
         let parts = NodeParts {
             config: Arc::clone(&config),
             queue: queue.clone(),
@@ -61,7 +68,7 @@ impl Server {
             serve(listener, router, &server_config, token, Duration::from_secs(5)).await
         });
         let scheme = if config.server.tls_cert.is_some() { "https" } else { "http" };
-        Ok(Self { url: format!("{scheme}://{address}"), node, queue, http, shutdown })
+        Ok(Self { url: format!("{scheme}://{address}"), node, queue, plugins, http, shutdown })
     }
 
     /// Resolves when the API ended by itself, or the node was told to stop by a request.
@@ -84,6 +91,7 @@ impl Server {
         if !self.http.is_finished() {
             let _ = tokio::time::timeout(Duration::from_secs(10), self.http).await;
         }
+        self.plugins.stop().await;
         self.queue.close().await;
     }
 }
@@ -114,7 +122,7 @@ fn open_store(config: &Config) -> Result<Arc<Embedded>, Failure> {
 }
 
 /// The built-in drivers under the configuration's limits.
-fn drivers(config: &Config) -> Result<Drivers, Failure> {
+fn drivers(config: &Config) -> Result<Vec<(Arc<dyn Driver>, &'static str)>, Failure> {
     let known_hosts =
         config.session.known_hosts.clone().unwrap_or_else(|| config.store.path.join("known_hosts"));
     let host_keys = HostKeys::open(known_hosts).map_err(|e| Failure::local(e.to_string()))?;
@@ -136,5 +144,8 @@ fn drivers(config: &Config) -> Result<Drivers, Failure> {
     let platforms = platforms.map_err(|e| Failure::usage(e.to_string()))?;
     let netmiko: Arc<dyn Driver> = Arc::new(Netmiko::new(settings.clone(), platforms));
     let paramiko: Arc<dyn Driver> = Arc::new(Paramiko::new(settings));
-    Ok(Drivers::new(vec![netmiko, paramiko]))
+    Ok(vec![
+        (netmiko, "Command lines of network devices over SSH and Telnet"),
+        (paramiko, "Commands on Linux servers over SSH"),
+    ])
 }

@@ -11,7 +11,7 @@ use netpulse_model::secret::scrub;
 use netpulse_model::{
     ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, JobKind, JobResult, JobStatus, Outcome,
 };
-use netpulse_plugin::{Driver, DriverSession, Report, Run, Work};
+use netpulse_plugin::{Driver, DriverSession, Report, Run, Scope, Work};
 use netpulse_queue::{Claim, ClaimToken, Completion, QueueError, Verdict};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -102,6 +102,8 @@ async fn run_inner(
     let secrets = request.secrets();
     let recorder = Recorder::new(&*node.queue, &claim.token, fence, &secrets);
     let deadline = claim.timeout;
+    // Calls to plugins are bounded by what is left of it.
+    let scope = Scope { job: id, deadline: started + deadline };
     let attempt = tokio::select! {
         biased;
         () = fence.token().cancelled() => {
@@ -112,7 +114,7 @@ async fn run_inner(
         // A driver that panics is one job's error; its device's worker goes on.
         outcome = tokio::time::timeout(
             deadline,
-            AssertUnwindSafe(attempt(node, &request, &mut held, &recorder, fence, cancel)).catch_unwind(),
+            AssertUnwindSafe(scope.around(attempt(node, &request, &mut held, &recorder, fence, cancel))).catch_unwind(),
         ) => Some(outcome),
     };
     let tried = match attempt {
@@ -169,9 +171,9 @@ async fn run_inner(
         return Ended { held, succeeded: false };
     }
     if let Some(parsing) = &request.parsing {
-        text::parse(node, parsing, &request, &mut report).await;
+        scope.around(text::parse(node, parsing, &request, &mut report)).await;
     } else {
-        text::parse_by_driver_args(node, &request, &mut report).await;
+        scope.around(text::parse_by_driver_args(node, &request, &mut report)).await;
     }
     let completion = completion(claim.job.kind, report, &secrets);
     let succeeded = completion.status == JobStatus::Finished;
@@ -227,7 +229,7 @@ async fn attempt(
     fence: &Fence,
     cancel: &CancellationToken,
 ) -> Try {
-    let Some(driver) = node.drivers.get(&request.driver) else {
+    let Some(driver) = node.drivers.find(&request.driver).await else {
         let names = node.drivers.names().join(", ");
         let message = format!("no driver `{}`: there are {names}", request.driver);
         return Try { report: Report::untouched(ErrorCode::UnknownDriver, message), no_connection: false };
@@ -248,7 +250,7 @@ async fn attempt(
     let mut reused = held.is_some();
     loop {
         if held.is_none() {
-            match connect(node, driver, request, fence, cancel).await {
+            match connect(node, &driver, request, fence, cancel).await {
                 Ok(session) => *held = Some(Held { session, key }),
                 Err(error) => {
                     let no_connection = error.code != ErrorCode::Canceled;

@@ -14,8 +14,8 @@ use crate::registry::{Implementation, Plugins};
 use crate::schema::Schema;
 use crate::templates::{Origin, TemplateFailure, Templates};
 
-/// A renderer or a parser.
-pub(crate) struct ExternalTemplate {
+/// A renderer or a parser that is a program of its own.
+pub struct ExternalTemplate {
     plugin: Plugin,
     args: Option<Schema>,
     context: Option<Schema>,

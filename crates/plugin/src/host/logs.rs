@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpulse_model::secret::{MASK, scrub};
+use netpulse_model::secret::MASK;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
@@ -216,11 +216,6 @@ pub(crate) async fn drain_stderr(mut reader: impl AsyncBufRead + Unpin, voice: A
 
 /// Longest wait for what is left in a pipe after its process has ended.
 pub(crate) const LAST_LINES: Duration = Duration::from_millis(200);
-
-/// Masks what `secrets` name.
-pub(crate) fn clean_with(text: &str, secrets: &[String]) -> String {
-    scrub(text, secrets)
-}
 
 #[cfg(test)]
 mod tests {

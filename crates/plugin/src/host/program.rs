@@ -315,11 +315,6 @@ impl Program {
         self.users.wait().await;
         self.stop().await;
     }
-
-    /// Whether its start form is known to the cache.
-    pub(crate) fn form(&self) -> Option<StartForm> {
-        *self.form.lock()
-    }
 }
 
 /// A call on its way. One that is given up, or too late, makes us look whether the plugin lives;

@@ -51,8 +51,6 @@ impl StartError {
 
 /// A plugin's process that runs, or ran.
 pub(crate) struct Start {
-    /// The start's id.
-    pub(crate) id: String,
     pub(crate) voice: Arc<Voice>,
     wire: Wire,
     fate: Arc<Fate>,
@@ -185,7 +183,6 @@ impl Start {
             () = answers(&given_wire, &given) => given_wire,
         };
         let start = Arc::new(Self {
-            id,
             voice: Arc::clone(&voice),
             wire,
             fate: Arc::clone(&fate),
