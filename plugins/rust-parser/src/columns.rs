@@ -174,8 +174,10 @@ mod tests {
             GigabitEthernet1/0/1   192.0.2.1       YES manual up                    up\n\
             \n\
             Total: 2\n";
-        let options =
-            Options::read(&json!({"columns": ["Interface", "IP-Address", "OK?", "Method", "Status", "Protocol"]})).unwrap();
+        let options = Options::read(
+            &json!({"columns": ["Interface", "IP-Address", "OK?", "Method", "Status", "Protocol"]}),
+        )
+        .unwrap();
         let rows = parse(text, &options).unwrap();
         assert_eq!(rows.as_array().unwrap().len(), 2);
         assert_eq!(rows[0]["Status"], "administratively down");

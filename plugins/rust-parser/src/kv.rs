@@ -123,9 +123,11 @@ mod tests {
 
     #[test]
     fn wrong_options_have_a_sentence() {
-        for (args, word) in
-            [(json!({"separator": ""}), "separator"), (json!({"separator": 7}), "separator"), (json!({"records": 1}), "records")]
-        {
+        for (args, word) in [
+            (json!({"separator": ""}), "separator"),
+            (json!({"separator": 7}), "separator"),
+            (json!({"records": 1}), "records"),
+        ] {
             assert!(Options::read(&args).unwrap_err().contains(word));
         }
         assert_eq!(Options::read(&Value::Null).unwrap(), Options::default());

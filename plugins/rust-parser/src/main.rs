@@ -29,7 +29,7 @@ impl Parser for Columns {
 
 fn main() -> std::process::ExitCode {
     Plugin::new("netpulse.example/parser/tables/v1", env!("CARGO_PKG_VERSION"))
-        .description("Key-value texts and tables of columns")
+        .describe("Key-value texts and tables of columns")
         .parser("kv", Kv)
         .schema("args", kv::schema())
         .example("/template/parse", json!({"context": "Model: X1\nSerial: 7\n"}))
