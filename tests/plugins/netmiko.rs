@@ -79,6 +79,7 @@ struct Case {
     queries: &'static [&'static str],
     good: &'static [&'static str],
     bad: &'static [&'static str],
+    other: &'static [&'static str],
     save: bool,
 }
 
@@ -88,6 +89,7 @@ const CASES: &[Case] = &[
         queries: &["show version", "show ip interface brief", "bogus command"],
         good: &["interface Loopback7", "description seven up"],
         bad: &["interface Loopback8", "bogus nonsense", "description never"],
+        other: &["interface Loopback9", "description nine"],
         save: true,
     },
     Case {
@@ -95,6 +97,7 @@ const CASES: &[Case] = &[
         queries: &["show version"],
         good: &["hostname renamed-1", "interface Loopback7", "description seven up"],
         bad: &["bogus nonsense", "interface Loopback8"],
+        other: &["interface Loopback9", "description nine"],
         save: true,
     },
     Case {
@@ -102,6 +105,7 @@ const CASES: &[Case] = &[
         queries: &["show version"],
         good: &["set interfaces lo0 description seven"],
         bad: &["set interfaces lo0 description eight", "sett nonsense", "set interfaces lo0 description nine"],
+        other: &["set interfaces lo0 description ten"],
         save: false,
     },
     Case {
@@ -109,6 +113,7 @@ const CASES: &[Case] = &[
         queries: &["show version"],
         good: &["interface Loopback7", "description seven up"],
         bad: &["interface Loopback8", "bogus nonsense"],
+        other: &["interface Loopback9", "description nine"],
         save: false,
     },
 ];
@@ -126,7 +131,7 @@ async fn results_are_those_of_the_native_driver() {
             json!({"command": case.queries, "enable_mode": true}),
             json!({"config": case.good}),
             json!({"config": case.bad}),
-            json!({"config": case.good, "save": case.save}),
+            json!({"config": case.other, "save": case.save}),
             json!({"command": case.queries, "driver_args": {"read_timeout": 20, "max_loops": 5}}),
         ];
         for step in steps {
@@ -153,4 +158,186 @@ async fn results_are_those_of_the_native_driver() {
         let (ours, theirs) = (native.device(0).running_config(), plugin.device(0).running_config());
         assert_eq!(ours, theirs, "{}", case.persona);
     }
+}
+
+/// The same request for both drivers; their jobs.
+async fn both(server: &Server, connection: &Value, rest: &Value) -> [Value; 2] {
+    let mut jobs = Vec::new();
+    for driver in ["netmiko", "netmiko_py"] {
+        let mut body = rest.clone();
+        body["driver"] = json!(driver);
+        body["connection_args"] = connection.clone();
+        jobs.push(server.exec(&body).await);
+    }
+    jobs.try_into().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_have_the_native_drivers_codes() {
+    let Some(world) = world(&json!({})) else { return };
+    let server = &world.server;
+    let devices = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    let good = args(&devices, "cisco_ios");
+    let with = |key: &str, value: Value| {
+        let mut args = good.clone();
+        args[key] = value;
+        args
+    };
+    let query = json!({"command": "show clock"});
+    let change = json!({"config": ["interface Loopback7"]});
+    for (connection, code) in [
+        (with("password", json!("wr0ng-word")), "authentication_failed"),
+        (with("port", json!(1)), "connect_failed"),
+    ] {
+        for rest in [&query, &change] {
+            for job in both(server, &connection, rest).await {
+                let error = &job["result"]["error"];
+                assert_eq!((&job["status"], &error["type"]), (&json!("failed"), &json!(code)), "{job}");
+                let outcome = if rest["config"].is_null() { Value::Null } else { json!("not_applied") };
+                assert_eq!(job["result"]["outcome"], outcome, "{job}");
+            }
+        }
+    }
+    let job = &both(server, &with("secret", json!("wr0ng-secret")), &change).await[1];
+    assert_eq!(job["result"]["error"]["type"], "enable_failed", "{job}");
+    assert_eq!(job["result"]["outcome"], "not_applied", "{job}");
+    // A command that is never answered.
+    devices.set_faults(&Faults { hang_on: "show clock".into(), ..Faults::default() });
+    let slow = json!({"command": "show clock", "driver_args": {"read_timeout": 2}});
+    for job in both(server, &good, &slow).await {
+        assert_eq!(job["result"]["error"]["type"], "read_timeout", "{job}");
+        assert!(job["result"]["error"]["message"].as_str().unwrap().contains("show clock"), "{job}");
+    }
+    devices.set_faults(&Faults::default());
+    // The session that is of no use is not used again.
+    let job = &both(server, &good, &query).await[1];
+    assert_eq!(
+        (&job["status"], &job["result"]["retval"][0]["metadata"]["session_reused"]),
+        (&json!("finished"), &json!(false)),
+        "{job}"
+    );
+    // A device type that nobody knows, and one that only Netmiko knows.
+    let job = server
+        .exec(&json!({"driver": "netmiko_py", "connection_args": with("device_type", json!("cisco_iso")), "command": "x"}))
+        .await;
+    let message = job["result"]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("did you mean cisco_ios"), "{job}");
+    let unknown = json!({"driver": "netmiko", "connection_args": with("device_type", json!("garderos_grs_x")), "command": "x"});
+    let (status, said) = server.post("/device/exec", &unknown).await;
+    assert!(status >= 400 && said.to_string().contains("netmiko_py"), "{status} {said}");
+    let (status, test) =
+        server.post("/device/test", &json!({"driver": "netmiko_py", "connection_args": good})).await;
+    assert_eq!(status, 200, "{test}");
+    assert_eq!(test["result"]["prompt"], "sw0>", "{test}");
+    assert_eq!(test["result"]["device_type"], "cisco_ios", "{test}");
+    let log = server.log();
+    assert!(!log.contains("wr0ng"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_13_a_changed_host_key_is_refused() {
+    let Some(world) = world(&json!({})) else { return };
+    let server = &world.server;
+    let devices = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    let connection = args(&devices, "cisco_ios");
+    let body = json!({"driver": "netmiko_py", "connection_args": connection, "command": "show clock", "queue_strategy": "fifo"});
+    assert_eq!(server.exec(&body).await["status"], "finished");
+    let file = world.known_hosts.path().join("known_hosts");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(kept.lines().count(), 1, "{kept}");
+    // Another key of the same kind at the same place.
+    let key = tempfile::tempdir().unwrap();
+    let made = key.path().join("key");
+    super::built::run(std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&made));
+    let public = std::fs::read_to_string(made.with_extension("pub")).unwrap();
+    let place = kept.split(' ').next().unwrap();
+    std::fs::write(&file, format!("{place} {public}")).unwrap();
+    let job = server.exec(&body).await;
+    assert_eq!(job["result"]["error"]["type"], "host_key_changed", "{job}");
+    assert!(job["result"]["error"]["message"].as_str().unwrap().contains("remove the line"), "{job}");
+    let mut strict = body.clone();
+    std::fs::write(&file, "").unwrap();
+    strict["connection_args"]["host_key_policy"] = json!("strict");
+    let job = server.exec(&strict).await;
+    assert_eq!(job["result"]["error"]["type"], "host_key_unknown", "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_killed_in_a_change_it_is_unknown_and_the_next_job_works() {
+    let Some(world) = world(&json!({})) else { return };
+    let server = &world.server;
+    let devices = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    let connection = args(&devices, "cisco_ios");
+    devices.set_faults(&Faults { hang_on: "description two".into(), ..Faults::default() });
+    let body = json!({"driver": "netmiko_py", "connection_args": connection,
+                      "config": ["interface Loopback7", "description two", "description three"]});
+    let (status, job) = server.post("/device/exec", &body).await;
+    assert_eq!(status, 201, "{job}");
+    let id = job["id"].as_str().unwrap().to_owned();
+    // The device has the second line, and keeps silent.
+    let device = std::sync::Arc::clone(devices.device(0));
+    tokio::task::spawn_blocking(move || {
+        super::support::eventually(20, "the second line sent", || {
+            device.running_config().contains("Loopback7")
+        });
+    })
+    .await
+    .unwrap();
+    let pid = process_of(&world.folder.path().join("netmiko_py"));
+    assert!(std::process::Command::new("kill").arg("-9").arg(pid.to_string()).status().unwrap().success());
+    let job = server.job(&id, 30).await;
+    assert_eq!((&job["status"], &job["result"]["outcome"]), (&json!("failed"), &json!("unknown")), "{job}");
+    assert!(job["result"]["error"]["message"].as_str().unwrap().contains("netmiko_py"), "{job}");
+    devices.set_faults(&Faults::default());
+    let mut query = body.clone();
+    query.as_object_mut().unwrap().remove("config");
+    query["command"] = json!("show clock");
+    assert_eq!(server.exec(&query).await["status"], "finished", "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_9_a_command_that_hangs_is_canceled() {
+    let Some(world) = world(&json!({})) else { return };
+    let server = &world.server;
+    let devices = Simulator::start(Plan::of("cisco_ios", 1)).unwrap();
+    devices.set_faults(&Faults { hang_on: "show version".into(), ..Faults::default() });
+    let body = json!({"driver": "netmiko_py", "connection_args": args(&devices, "cisco_ios"),
+                      "command": ["show clock", "show version", "show clock"], "driver_args": {"read_timeout": 60}});
+    let (_, job) = server.post("/device/exec", &body).await;
+    let id = job["id"].as_str().unwrap();
+    // Until the first command is answered and the second has gone out.
+    let mut events = server.request(reqwest::Method::GET, &format!("/jobs/{id}/events")).send().await.unwrap();
+    let mut seen = String::new();
+    while !(seen.contains("show version") && seen.contains("sending")) {
+        let chunk = tokio::time::timeout(std::time::Duration::from_secs(20), events.chunk());
+        seen.push_str(&String::from_utf8_lossy(&chunk.await.unwrap().unwrap().expect("events go on")));
+    }
+    let (status, said) = server.delete(&format!("/jobs/{id}")).await;
+    assert!(status < 300, "{status} {said}");
+    let job = server.job(id, 20).await;
+    assert_eq!(job["status"], "canceled", "{job}\n{}", server.log());
+    assert_eq!(job["result"]["retval"][0]["exit_status"], 0, "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_10_sessions_are_bounded_and_what_is_not_let_through_is_named() {
+    let Some(world) = world(&json!({"max_sessions": 1})) else { return };
+    let server = &world.server;
+    let devices = [Simulator::start(Plan::of("cisco_ios", 1)), Simulator::start(Plan::of("cisco_ios", 1))].map(Result::unwrap);
+    let mut body = json!({"driver": "netmiko_py", "connection_args": args(&devices[0], "cisco_ios"), "command": "show clock"});
+    body["connection_args"]["session_log"] = json!("/tmp/never-written");
+    let job = server.exec(&body).await;
+    let warnings = job["result"]["retval"][0]["metadata"]["warnings"].to_string();
+    assert!(warnings.contains("`session_log` was not used"), "{job}");
+    assert!(!std::path::Path::new("/tmp/never-written").exists());
+    let other = json!({"driver": "netmiko_py", "connection_args": args(&devices[1], "cisco_ios"), "command": "show clock"});
+    let job = server.exec(&other).await;
+    assert!(job["result"]["error"]["message"].as_str().unwrap().contains("`max_sessions`"), "{job}");
+    // The first one's session is closed: there is room.
+    let (_, workers) = server.get("/workers").await;
+    let name = workers.as_array().into_iter().flatten().find_map(|w| w["name"].as_str().filter(|n| n.contains("HostQ_")));
+    let (status, _) = server.delete(&format!("/workers/{}", name.unwrap())).await;
+    assert!(status < 300);
+    let job = server.exec(&other).await;
+    assert_eq!(job["status"], "finished", "{job}\n{}", server.log());
 }

@@ -130,8 +130,7 @@ class NetmikoSession(Session):
             raise self._failed(error, f" (`{command}`)") from error
         finally:
             self._at_work.clear()
-        # Netmiko keeps the line break before a prompt that it takes away.
-        return self._result(command, text.rstrip("\n"))
+        return self._result(command, text)
 
     def end(self, work: Work) -> None:
         if self._enabled:
