@@ -104,7 +104,11 @@ const CASES: &[Case] = &[
         persona: "juniper_junos",
         queries: &["show version"],
         good: &["set interfaces lo0 description seven"],
-        bad: &["set interfaces lo0 description eight", "sett nonsense", "set interfaces lo0 description nine"],
+        bad: &[
+            "set interfaces lo0 description eight",
+            "sett nonsense",
+            "set interfaces lo0 description nine",
+        ],
         other: &["set interfaces lo0 description ten"],
         save: false,
     },
@@ -124,7 +128,8 @@ async fn results_are_those_of_the_native_driver() {
     let server = &world.server;
     for case in CASES {
         // Two devices that know nothing of each other, both in their first state.
-        let devices = [Simulator::start(Plan::of(case.persona, 1)), Simulator::start(Plan::of(case.persona, 1))];
+        let devices =
+            [Simulator::start(Plan::of(case.persona, 1)), Simulator::start(Plan::of(case.persona, 1))];
         let [native, plugin] = devices.map(Result::unwrap);
         let steps = [
             json!({"command": case.queries}),
@@ -183,10 +188,16 @@ async fn failures_have_the_native_drivers_codes() {
         args[key] = value;
         args
     };
+    let with_two = |key: &str, value: Value, other: &str, more: Value| {
+        let mut args = with(key, value);
+        args[other] = more;
+        args
+    };
     let query = json!({"command": "show clock"});
     let change = json!({"config": ["interface Loopback7"]});
     for (connection, code) in [
-        (with("password", json!("wr0ng-word")), "authentication_failed"),
+        // The simulator leaves Paramiko's second way in, keyboard-interactive, without an answer.
+        (with_two("password", json!("wr0ng-word"), "auth_timeout", json!(3)), "authentication_failed"),
         (with("port", json!(1)), "connect_failed"),
     ] {
         for rest in [&query, &change] {
@@ -248,7 +259,9 @@ async fn promise_13_a_changed_host_key_is_refused() {
     // Another key of the same kind at the same place.
     let key = tempfile::tempdir().unwrap();
     let made = key.path().join("key");
-    super::built::run(std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&made));
+    super::built::run(
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&made),
+    );
     let public = std::fs::read_to_string(made.with_extension("pub")).unwrap();
     let place = kept.split(' ').next().unwrap();
     std::fs::write(&file, format!("{place} {public}")).unwrap();
@@ -306,7 +319,8 @@ async fn promise_9_a_command_that_hangs_is_canceled() {
     let (_, job) = server.post("/device/exec", &body).await;
     let id = job["id"].as_str().unwrap();
     // Until the first command is answered and the second has gone out.
-    let mut events = server.request(reqwest::Method::GET, &format!("/jobs/{id}/events")).send().await.unwrap();
+    let mut events =
+        server.request(reqwest::Method::GET, &format!("/jobs/{id}/events")).send().await.unwrap();
     let mut seen = String::new();
     while !(seen.contains("show version") && seen.contains("sending")) {
         let chunk = tokio::time::timeout(std::time::Duration::from_secs(20), events.chunk());
@@ -323,7 +337,8 @@ async fn promise_9_a_command_that_hangs_is_canceled() {
 async fn promise_10_sessions_are_bounded_and_what_is_not_let_through_is_named() {
     let Some(world) = world(&json!({"max_sessions": 1})) else { return };
     let server = &world.server;
-    let devices = [Simulator::start(Plan::of("cisco_ios", 1)), Simulator::start(Plan::of("cisco_ios", 1))].map(Result::unwrap);
+    let devices = [Simulator::start(Plan::of("cisco_ios", 1)), Simulator::start(Plan::of("cisco_ios", 1))]
+        .map(Result::unwrap);
     let mut body = json!({"driver": "netmiko_py", "connection_args": args(&devices[0], "cisco_ios"), "command": "show clock"});
     body["connection_args"]["session_log"] = json!("/tmp/never-written");
     let job = server.exec(&body).await;
@@ -334,10 +349,22 @@ async fn promise_10_sessions_are_bounded_and_what_is_not_let_through_is_named() 
     let job = server.exec(&other).await;
     assert!(job["result"]["error"]["message"].as_str().unwrap().contains("`max_sessions`"), "{job}");
     // The first one's session is closed: there is room.
+    let first = devices[0].device(0).ssh.unwrap().port();
     let (_, workers) = server.get("/workers").await;
-    let name = workers.as_array().into_iter().flatten().find_map(|w| w["name"].as_str().filter(|n| n.contains("HostQ_")));
-    let (status, _) = server.delete(&format!("/workers/{}", name.unwrap())).await;
-    assert!(status < 300);
-    let job = server.exec(&other).await;
-    assert_eq!(job["status"], "finished", "{job}\n{}", server.log());
+    let names = workers.as_array().into_iter().flatten().filter_map(|worker| worker["name"].as_str());
+    let name = names
+        .into_iter()
+        .find(|name| name.ends_with(&format!(":{first}")))
+        .unwrap_or_else(|| panic!("{workers}"));
+    let (status, said) = server.delete(&format!("/workers/{name}")).await;
+    assert!(status < 300, "{said}");
+    // The worker leaves its device politely, which takes as long as it takes.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let job = server.exec(&other).await;
+        if job["status"] == "finished" {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{job}\n{}", server.log());
+    }
 }

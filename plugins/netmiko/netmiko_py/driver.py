@@ -143,7 +143,7 @@ class NetmikoDriver(Driver):
             if isinstance(error, DeviceError):
                 raise
             said = " ".join(str(error).split())
-            if isinstance(error, paramiko.AuthenticationException):
+            if isinstance(error, paramiko.AuthenticationException) and "timeout" not in said.lower():
                 user = plan.keywords.get("username")
                 raise DeviceError("authentication_failed", f"{where}: the device refused user `{user}`") from error
             if isinstance(error, paramiko.BadHostKeyException):

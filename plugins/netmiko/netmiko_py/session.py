@@ -105,6 +105,8 @@ class NetmikoSession(Session):
         except Exception as error:
             known = self._failed(error)
             if isinstance(known, DeviceError) and known.code in ("plugin_failed", "read_timeout"):
+                # It may still stand at the question for the secret.
+                self.usable = False
                 known = DeviceError("enable_failed", f"{self.plan.host}: privileged mode was not reached: check `secret`")
             raise known from error
 
@@ -324,8 +326,8 @@ class NetmikoSession(Session):
             return False
 
     def close(self, force: bool) -> None:
-        if force:
-            # Without the vendor's words of parting, which may save or commit.
+        if force or not self.usable:
+            # Without the vendor's words of parting: nobody may say anything, or nobody listens.
             self.connection.cleanup = lambda *_args, **_kwargs: None
             transport = getattr(getattr(self.connection, "remote_conn", None), "transport", None)
             try:
