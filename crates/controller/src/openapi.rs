@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use crate::reply;
-use crate::routes::{device, events, jobs, system, template, workers};
+use crate::routes::{device, events, jobs, plugins, system, template, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +21,7 @@ use crate::routes::{device, events, jobs, system, template, workers};
         events::of_job, events::all,
         workers::list, workers::stop, workers::stop_some,
         template::render, template::render_named, template::parse, template::parse_named,
+        plugins::list, plugins::one, plugins::reload,
         system::health, system::stats,
     ),
     components(schemas(netpulse_model::api::GapBody)),
@@ -30,6 +31,7 @@ use crate::routes::{device, events, jobs, system, template, workers};
         (name = "events", description = "What happens, as it happens"),
         (name = "workers", description = "Who does the work"),
         (name = "template", description = "Render and parse without a device"),
+        (name = "plugins", description = "What NetPulse is made of, and what was added"),
         (name = "system", description = "How the server is"),
     ),
     security(("key" = [])),

@@ -22,6 +22,7 @@ mod logging;
 mod parse;
 mod payload;
 mod platforms;
+mod plugin;
 mod plugins;
 mod profile;
 mod render;
@@ -131,6 +132,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Workers(workers::WorkersArgs),
     Platforms(platforms::PlatformsArgs),
+    Plugin(plugin::PluginArgs),
     Render(render::RenderArgs),
     Parse(parse::ParseArgs),
     Simulate(simulate::SimulateArgs),
@@ -170,6 +172,7 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
         Command::Platforms(args) => platforms::run(&args, ui),
+        Command::Plugin(args) => plugin::run(args, global, ui),
         Command::Render(args) => render::run(&args, ui),
         Command::Parse(args) => parse::run(&args, ui),
         Command::Simulate(args) => simulate::run(args, ui),

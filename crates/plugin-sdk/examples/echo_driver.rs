@@ -47,5 +47,6 @@ fn main() -> std::process::ExitCode {
         .feature("config")
         .schema("connection_args", json!({"type": "object", "required": ["host"]}))
         .example("/driver/connect", json!({"connection_args": {"host": "192.0.2.1"}}))
+        .example("/driver/config", json!({"lines": ["vlan 30"]}))
         .serve()
 }

@@ -265,24 +265,24 @@ impl App {
             }
             "/provider/gather" => {
                 let Handler::Provider(provider) = handler(Kind::Provider)? else { return Err(nobody()) };
-                to_value(&provider.gather(settings(&body)?, call).await?)
+                to_value(&provider.gather(settings(&body), call).await?)
             }
             "/input/process" => {
                 let Handler::Input(input) = handler(Kind::Input)? else { return Err(nobody()) };
-                json!({"results": input.process(settings(&body)?, results(&body)?, call).await?})
+                json!({"results": input.process(settings(&body), results(&body)?, call).await?})
             }
             "/assistant/process" => {
                 let Handler::Assistant(assistant) = handler(Kind::Assistant)? else { return Err(nobody()) };
-                json!({"results": assistant.process(settings(&body)?, results(&body)?, call).await?})
+                json!({"results": assistant.process(settings(&body), results(&body)?, call).await?})
             }
             "/check/report" => {
                 let Handler::Check(check) = handler(Kind::Check)? else { return Err(nobody()) };
-                let input = body.get("input").cloned().ok_or_else(|| Failure::bad_request("`input` is required"))?;
-                to_value(&check.report(settings(&body)?, input, call).await?)
+                let input = body.get("input").cloned().unwrap_or_default();
+                to_value(&check.report(settings(&body), input, call).await?)
             }
             "/output/process" => {
                 let Handler::Output(output) = handler(Kind::Output)? else { return Err(nobody()) };
-                output.output(settings(&body)?, results(&body)?, call).await?;
+                output.output(settings(&body), results(&body)?, call).await?;
                 json!({})
             }
             _ => return Err(nobody()),
@@ -295,13 +295,18 @@ fn read<T: DeserializeOwned>(body: Value) -> Result<T, Failure> {
     serde_json::from_value(body).map_err(|e| Failure::bad_request(format!("the body is wrong: {e}")))
 }
 
-fn settings(body: &Value) -> Result<Value, Failure> {
-    body.get("settings").cloned().ok_or_else(|| Failure::bad_request("`settings` is required"))
+/// Absent and `null` are the same.
+fn settings(body: &Value) -> Value {
+    body.get("settings").cloned().unwrap_or_default()
 }
 
 fn results(body: &Value) -> Result<Vec<PipelineResult>, Failure> {
-    let results = body.get("results").cloned().ok_or_else(|| Failure::bad_request("`results` is required: a list"))?;
-    serde_json::from_value(results).map_err(|e| Failure::bad_request(format!("`results`: {e}")))
+    match body.get("results") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(results) => {
+            serde_json::from_value(results.clone()).map_err(|e| Failure::bad_request(format!("`results`: {e}")))
+        }
+    }
 }
 
 fn to_value(value: &impl serde::Serialize) -> Value {

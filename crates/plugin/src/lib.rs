@@ -9,6 +9,7 @@
 
 mod adapt;
 mod discovery;
+pub mod doctor;
 mod driver;
 pub mod guard;
 mod host;

@@ -86,6 +86,18 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// The word in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Started => "started",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One line of the list of plugins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginHandle {

@@ -5,6 +5,7 @@ pub(crate) mod early;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod later;
+pub(crate) mod plugins;
 pub(crate) mod system;
 pub(crate) mod template;
 pub(crate) mod workers;
@@ -34,6 +35,9 @@ pub(crate) fn all() -> Router<App> {
         .route("/events", get(events::all))
         .route("/workers", get(workers::list).delete(workers::stop_some))
         .route("/workers/{name}", delete(workers::stop))
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/reload", post(plugins::reload))
+        .route("/plugins/{kind}/{name}", get(plugins::one))
         .route("/health", get(system::health))
         .route("/system/stats", get(system::stats))
         .route("/detached-tasks", any(later::detached))

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netpulse_model::secret::MASK;
@@ -62,11 +63,17 @@ pub(crate) struct Voice {
     pub(crate) id: String,
     pub(crate) secrets: Arc<Secrets>,
     tail: Mutex<VecDeque<String>>,
+    plain: AtomicU64,
 }
 
 impl Voice {
     pub(crate) fn new(id: &str) -> Arc<Self> {
-        Arc::new(Self { id: id.to_owned(), secrets: Arc::default(), tail: Mutex::default() })
+        Arc::new(Self { id: id.to_owned(), secrets: Arc::default(), tail: Mutex::default(), plain: AtomicU64::new(0) })
+    }
+
+    /// Lines that were no JSON.
+    pub(crate) fn plain_lines(&self) -> u64 {
+        self.plain.load(Ordering::Relaxed)
     }
 
     /// What it said last on stderr, for an error message; empty when nothing.
@@ -90,6 +97,9 @@ impl Voice {
     fn log(&self, line: &str) {
         let line = self.secrets.clean(line);
         let (level, message, fields) = read(&line);
+        if !line.trim_start().starts_with('{') {
+            self.plain.fetch_add(1, Ordering::Relaxed);
+        }
         self.remember(&message);
         let fields = if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() };
         match level {

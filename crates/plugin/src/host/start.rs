@@ -51,7 +51,13 @@ impl StartError {
 
 /// A plugin's process that runs, or ran.
 pub(crate) struct Start {
+    /// The start's id.
+    pub(crate) id: String,
     pub(crate) voice: Arc<Voice>,
+    /// Whether it said where it listens.
+    pub(crate) said_where: bool,
+    /// Where it listens.
+    pub(crate) location: Location,
     wire: Wire,
     fate: Arc<Fate>,
     leash: tokio::sync::Mutex<Leash>,
@@ -157,32 +163,34 @@ impl Start {
                 voice.last_words()
             ))
         };
-        let wire = |place: &Place| {
-            let location = match (place, &token) {
-                (Place::Unix(path), _) => Location::Unix(path.clone()),
-                (Place::Tcp(address), token) => Location::Tcp(*address, token.clone().unwrap_or_default()),
-            };
-            Wire::new(location, id.clone(), host.max_answer)
+        let located = |place: &Place| match (place, &token) {
+            (Place::Unix(path), _) => Location::Unix(path.clone()),
+            (Place::Tcp(address), token) => Location::Tcp(*address, token.clone().unwrap_or_default()),
         };
-        let given_wire = wire(&given);
-        let wire = tokio::select! {
+        let wire = |location: &Location| Wire::new(location.clone(), id.clone(), host.max_answer);
+        let given_wire = wire(&located(&given));
+        let (location, said_where) = tokio::select! {
             biased;
             () = tokio::time::sleep_until(deadline.into()) => return Err(late()),
             line = &mut told => match line {
-                Ok(Ok(place)) => wire(&place),
+                Ok(Ok(place)) => (located(&place), true),
                 Ok(Err(why)) => return Err(StartError::new(why)),
                 // stdout closed without a line: only its own socket, or its end, can come now.
                 Err(_closed) => tokio::select! {
                     biased;
                     () = fate.ended.cancelled() => return Err(died(&fate)),
                     () = tokio::time::sleep_until(deadline.into()) => return Err(late()),
-                    () = answers(&given_wire, &given) => given_wire,
+                    () = answers(&given_wire, &given) => (located(&given), false),
                 },
             },
             () = fate.ended.cancelled() => return Err(died(&fate)),
-            () = answers(&given_wire, &given) => given_wire,
+            () = answers(&given_wire, &given) => (located(&given), false),
         };
+        let wire = wire(&location);
         let start = Arc::new(Self {
+            id,
+            said_where,
+            location,
             voice: Arc::clone(&voice),
             wire,
             fate: Arc::clone(&fate),
@@ -349,6 +357,11 @@ impl Start {
     /// How it ended.
     pub(crate) fn how(&self) -> Option<Ended> {
         self.fate.how()
+    }
+
+    /// SIGTERM.
+    pub(crate) async fn terminate(&self) {
+        self.leash.lock().await.terminate().await;
     }
 
     /// Kills it, and everything below it.

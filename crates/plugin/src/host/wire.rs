@@ -2,7 +2,7 @@
 //! answer is the answer to this very request of this very start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl Wire {
         let late = |_| CallError::NotSent("does not take connections in time".to_owned());
         match &self.location {
             Location::Unix(path) => {
-                let stream = tokio::time::timeout(DIAL, UnixStream::connect(path)).await.map_err(late)?;
+                let stream = tokio::time::timeout(DIAL, connect_unix(path)).await.map_err(late)?;
                 let stream = stream.map_err(cannot)?;
                 let peer = stream.peer_cred().map_err(cannot)?.uid();
                 let own = rustix::process::geteuid().as_raw();
@@ -247,6 +247,21 @@ impl Wire {
         let mut idle = self.idle.lock();
         if idle.len() < KEPT && !returning.0.is_closed() {
             idle.push(returning.0);
+        }
+    }
+}
+
+/// Connects to a Unix socket. One whose queue is full refuses at once, and nothing tells when there
+/// is room.
+async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            other => return other,
         }
     }
 }

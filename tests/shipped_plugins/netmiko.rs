@@ -8,7 +8,7 @@ use super::built::{Folder, process_of};
 use super::support::Server;
 
 /// The Python that has Netmiko; none, said, where nobody has installed it.
-fn python() -> Option<String> {
+pub fn python() -> Option<String> {
     let python = std::env::var("NETPULSE_TEST_PYTHON").ok();
     if python.is_none() {
         println!("skipped: NETPULSE_TEST_PYTHON names no Python with Netmiko (scripts/test sets it)");

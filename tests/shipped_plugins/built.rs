@@ -77,6 +77,16 @@ impl Folder {
     }
 }
 
+/// What `netpulse plugin doctor` says of every plugin in a folder: all is well.
+pub fn doctor(folder: &Folder) {
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let file = entry.unwrap().path();
+        let output = Command::new(env!("CARGO_BIN_EXE_netpulse")).args(["plugin", "doctor"]).arg(&file).output().unwrap();
+        let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}:\n{said}\n{error}", file.display());
+    }
+}
+
 /// One thing of the host, or what it said instead.
 pub async fn found(plugins: &Plugins, kind: Kind, name: &str) -> netpulse_plugin::Implementation {
     match plugins.find(kind, name).await {
