@@ -147,6 +147,8 @@ class ToySession(np.Session):
     def command(self, command, work):
         self.journal.append(command)
         if command == "hang":
+            with open(self.args["mark"], "w") as file:
+                file.write("hangs")
             self.hung.wait(30)
             raise np.DeviceError("read_timeout", "interrupted", "partial")
         if command == "lost":

@@ -195,10 +195,12 @@ class Drivers(unittest.TestCase):
         self.assertEqual(self.plugin.ask("/driver/leave", {"run": "r1", "index": 0, "leave": True})[0], 404)
 
     def test_stop_now_interrupts_a_command_that_hangs(self):
-        session = self.session()
+        mark = os.path.join(self.plugin.folder, "mark")
+        session = self.session(mark=mark)
         body = {"session": session, "run": "r2", "commands": ["hang", "b"], "stream": True, "granted": 2}
         connection, lines = self.plugin.lines("/driver/send", **body)
         self.assertEqual(next(lines), {"sending": 0})
+        eventually(lambda: os.path.exists(mark))
         self.good("/driver/leave", run="r2", leave=False)
         rest = list(lines)
         self.assertEqual(len(rest), 2, rest)
