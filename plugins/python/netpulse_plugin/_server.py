@@ -86,8 +86,9 @@ class Server:
 
     def run(self, say: Callable[[str], None]) -> int:
         """Listens, says where, and serves to the end; the exit status."""
-        # A thread's stack counts against the host's bound of memory, used or not.
-        threading.stack_size(1024 * 1024)
+        # A thread's stack counts against the host's bound of memory, used or not. Python 3.13 needs
+        # more than 1 MiB to refuse what is nested too deep instead of crashing.
+        threading.stack_size(2 * 1024 * 1024)
         host = self._watch_host()
         listener = self._listen()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
@@ -225,15 +226,23 @@ class Server:
             if room:
                 self._connections[id(connection)] = connection
         if not room:
-            sock.settimeout(1)
-            text = f"{self._max_connections} connections are open: no more are taken".encode()
-            try:
-                connection.answer(503, text, {"Content-Type": "text/plain", "Connection": "close"})
-            except Closed:
-                pass
-            connection.close()
+            self._turn_away(connection, f"{self._max_connections} connections are open: no more are taken")
             return
-        threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._connections.pop(id(connection), None)
+            self._turn_away(connection, str(error))
+
+    @staticmethod
+    def _turn_away(connection: Connection, why: str) -> None:
+        connection.sock.settimeout(1)
+        try:
+            connection.answer(503, why.encode(), {"Content-Type": "text/plain", "Connection": "close"})
+        except Closed:
+            pass
+        connection.close()
 
     def _end(self) -> int:
         log.info("ending: %s", self._why)
@@ -356,7 +365,15 @@ class Server:
 
         with self._lock:
             self._running[id(call)] = call
-        threading.Thread(target=contextvars.Context().run, args=(work,), daemon=True).start()
+        try:
+            threading.Thread(target=contextvars.Context().run, args=(work,), daemon=True).start()
+        except RuntimeError as error:
+            # The system gives no more threads, or no more memory for one.
+            if not route.inline:
+                self._slots.release()
+            self._ended(call, route.work)
+            connection.answer(503, str(error).encode(), text)
+            return True
         try:
             if not connection.wait(finished):
                 call.cancel()
