@@ -133,14 +133,17 @@ async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
         assert_eq!(job["status"], "failed", "{command}: {job}");
         assert_eq!(job["result"]["error"]["type"], "plugin_failed", "{command}: {job}");
         let message = job["result"]["error"]["message"].as_str().unwrap();
-        assert!(message.contains(says) && message.contains("driver/stress/v1"), "{command}: {message}");
+        // How a process ended is known a moment after its connection broke; a busy machine may miss it.
+        let said = message.contains(says) || (command == "crash" && message.contains("broke the connection"));
+        assert!(said && message.contains("driver/stress/v1"), "{command}: {message}");
         // Others never notice.
         assert_eq!(server.exec(&query("echo", "still here")).await["status"], "finished");
     }
     let mut hang = query("stress", "hang");
     hang["execution_timeout"] = json!(1);
     let job = server.exec(&hang).await;
-    assert_eq!(job["result"]["error"]["type"].as_str().filter(|t| ["job_timeout", "plugin_failed"].contains(t)).is_some(), true, "{job}");
+    let kind = job["result"]["error"]["type"].as_str().unwrap_or_default();
+    assert!(["job_timeout", "plugin_failed"].contains(&kind), "{job}");
     assert_eq!(server.exec(&query("stress", "show clock")).await["status"], "finished");
 
     let told = server.exec(&query("stress", "tell hunter22x")).await.to_string();

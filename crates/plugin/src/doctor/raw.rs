@@ -10,6 +10,9 @@ use crate::host::wire::Location;
 /// For an answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Bytes of an answer that are looked at.
+const MOST: usize = 4 * 1024 * 1024;
+
 /// An answer in its parts.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -47,8 +50,29 @@ pub(super) async fn send(location: &Location, bytes: &[u8]) -> Result<Vec<u8>, S
 async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
-    stream.take(4 * 1024 * 1024).read_to_end(&mut answer).await?;
+    let mut piece = vec![0; 16 * 1024];
+    // Not every plugin closes the connection when it is asked to.
+    while answer.len() < MOST && !complete(&answer) {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            read => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+        }
+    }
     Ok(answer)
+}
+
+/// Whether an answer has come to its own end.
+fn complete(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).to_ascii_lowercase();
+    let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
+    if value("transfer-encoding") == Some("chunked") {
+        return answer.ends_with(b"0\r\n\r\n");
+    }
+    match value("content-length").and_then(|length| length.parse::<usize>().ok()) {
+        Some(length) => answer.len() >= end + 4 + length,
+        None => false,
+    }
 }
 
 /// One request with these headers; its answer.

@@ -30,7 +30,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// How long only a location line counts, before the given place is tried.
 const LINE_FIRST: Duration = Duration::from_millis(200);
 /// For the end of a process whose connection broke, so that the error can say how it ended.
-const AFTERMATH: Duration = Duration::from_millis(50);
+const AFTERMATH: Duration = Duration::from_millis(300);
 /// For a plugin that let a call hang to show that it lives.
 const PROBE: Duration = Duration::from_secs(2);
 
