@@ -183,10 +183,17 @@ async fn promise_15_hostile_component_versions_get_a_sentence() {
     other["component"]["name"] = "example.org/drivers/other".into();
     refused(&Content::with(&other, &[(OCTETS, &program)]), "calls itself example.org/drivers/other:0.2.0")
         .await;
+    let mut escape = descriptor(vec![usual()]);
+    escape["component"]["resources"][0]["name"] = "acme\u{1b}[2J".into();
+    refused(
+        &Content::with(&escape, &[(OCTETS, &program)]),
+        "control characters in a name: \"acme\\u{1b}[2J\"",
+    )
+    .await;
     // A descriptor that is a bomb, deep, huge, or none.
     for (text, said) in [
         ("[".repeat(100_000), "more than 1000 brackets deep"),
-        ("- ".repeat(100_000), "is no YAML"),
+        ("- ".repeat(1_000_000), "is no YAML"),
         ("x".repeat(9 * 1024 * 1024), "more than the 8388608 allowed"),
         (String::new(), "no `meta.schemaVersion`"),
     ] {

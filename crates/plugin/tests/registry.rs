@@ -303,18 +303,21 @@ fn fake(content: Content, blob: impl Fn(&str, &[u8]) -> Response + Clone + Send 
     })
 }
 
+/// How a blob is answered.
+type Answer = fn(&[u8]) -> Response;
+
 #[tokio::test]
 async fn a_registry_that_lies_or_breaks_off_leaves_nothing() {
     let program = script("0.2.0");
     let digest = Digest::of(&program).to_string();
     let content = Content::usual(&program, OCTETS);
-    let of_program = |answer: fn(&[u8]) -> Response| {
+    let of_program = |answer: Answer| {
         let digest = digest.clone();
         move |asked: &str, bytes: &[u8]| {
             if asked == digest { answer(bytes) } else { bytes.to_vec().into_response() }
         }
     };
-    let answers: [(fn(&[u8]) -> Response, &str); 5] = [
+    let answers: [(Answer, &str); 5] = [
         // Other bytes of the same length.
         (|bytes| vec![b'x'; bytes.len()].into_response(), "not what their digest says"),
         // A length that is not the manifest's.

@@ -100,7 +100,10 @@ pub(crate) fn failure(error: InstallError) -> Failure {
         Trouble::Untrusted | Trouble::BadContent | Trouble::NotAPlugin | Trouble::InTheWay => Exit::Refused,
         Trouble::Local => Exit::Local,
     };
-    let new = Failure::new(exit, error.trouble.code(), error.message);
+    // What a registry or a descriptor said may be part of it, and must not speak to the terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let message: String = error.message.chars().map(plain).collect();
+    let new = Failure::new(exit, error.trouble.code(), message);
     match error.hint {
         Some(hint) => new.hint(hint),
         None => new,

@@ -55,7 +55,11 @@ pub(super) fn send(archive: &Path, base: Base, global: &Global, ui: &Ui) -> Outc
     }
     for pushed in &pushed {
         ui.line(&format!("{} {}", pushed.reference, pushed.digest));
-        ui.note(&format!("{} of {} blobs sent, the others were there", pushed.sent, pushed.blobs));
+        ui.note(&match (pushed.sent, pushed.blobs - pushed.sent) {
+            (sent, 0) => format!("{sent} blobs sent"),
+            (0, there) => format!("all {there} blobs were there"),
+            (sent, there) => format!("{sent} blobs sent, {there} were there"),
+        });
     }
     Ok(Exit::Ok)
 }
