@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::credential::CredentialRef;
 use crate::event::EventId;
 use crate::job::{Job, JobId, JobKind, JobStatus, Priority, RetryPolicy};
 use crate::request::{AuditMode, BulkFailure, Payload, Strategy};
@@ -151,8 +152,78 @@ pub struct WhyResponse {
     /// Not before this time (a retry).
     #[schema(value_type = Option<String>, format = DateTime)]
     pub not_before: Option<Timestamp>,
+    /// The node that owns its device, or that was chosen for it.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// What it waits for, in one word.
+    #[serde(default)]
+    pub kind: WhyKind,
     /// All of it as a sentence.
     pub reason: String,
+}
+
+/// What a job waits for. Where several hold, the one that must go first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyKind {
+    /// It has ended.
+    #[default]
+    Ended,
+    /// It runs.
+    Runs,
+    /// It is held until a time: its next try.
+    HeldUntil,
+    /// No node lives that could run it.
+    NoNode,
+    /// Nodes live, and none has room for its device.
+    Capacity,
+    /// Another job holds its device.
+    DeviceBusy,
+    /// Other jobs of its queue go first.
+    Order,
+    /// Nothing: it is next.
+    Next,
+}
+
+/// A node: what it takes, and how much of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInResponse {
+    /// Its name.
+    pub name: String,
+    /// `ready`; `draining`: it takes nothing new; `silent`: it no longer renews its leases.
+    pub state: NodeState,
+    /// `devices`, `fifo`; none while it drains.
+    pub roles: Vec<String>,
+    /// Devices it may hold at a time.
+    pub capacity: u64,
+    /// Devices it owns, or that were given to it.
+    pub devices: u64,
+    /// Jobs it runs.
+    pub running: u64,
+    /// Its workers.
+    pub workers: u64,
+    /// Its process, on its machine.
+    pub pid: Option<u32>,
+    /// Repairs without a human since it came up.
+    pub self_healing: u64,
+    /// When it joined.
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: Timestamp,
+    /// When it last said that it lives.
+    #[schema(value_type = String, format = DateTime)]
+    pub renewed_at: Timestamp,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It takes jobs.
+    Ready,
+    /// It takes nothing new and ends what runs.
+    Draining,
+    /// It does not renew its leases.
+    Silent,
 }
 
 /// A worker's name, as an answer to its deletion.
@@ -233,7 +304,7 @@ pub struct NodeStats {
 /// Repairs without a human.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SelfHealing {
-    /// How often since this server came up.
+    /// How often, over all nodes that live, since each came up.
     pub total_triggers: u64,
 }
 
@@ -281,6 +352,10 @@ pub struct ExecBody {
     /// How to reach the device: `host`, `device_type`, `username`, `password`, `port`, ...
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie, instead of in the request (`{"ref": "sites/hq/admin"}`). The
+    /// early form `connection_args.credential_ref` is read as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
     /// The driver's own arguments.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
@@ -336,7 +411,8 @@ pub struct BulkBody {
     /// What holds for every device.
     #[serde(flatten)]
     pub base: ExecBody,
-    /// Per device: `host`, any other connection argument, and its own `command` or `config`.
+    /// Per device: `host`, any other connection argument, its own `command` or `config`, and its own
+    /// `credential` or `credential_ref` (`null` for none).
     #[schema(value_type = Vec<Object>)]
     pub devices: Vec<Map<String, Value>>,
 }
@@ -349,4 +425,72 @@ pub struct TestBody {
     /// How to reach the device.
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
+}
+
+/// A secret to be written, as a client sends it.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct CredentialCreate {
+    /// Where, without the mount.
+    pub path: String,
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+    /// What is to be known about it; not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// A secret to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialRead {
+    /// Where, without the mount.
+    pub path: String,
+    /// Show the password, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+}
+
+/// The path of a secret.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPath {
+    /// Where, without the mount.
+    pub path: String,
+}
+
+/// Which secrets to list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialList {
+    /// Below which folder; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// At any depth.
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// Secrets to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPaths {
+    /// 1 to 100 of them.
+    pub paths: Vec<String>,
+    /// Show the passwords, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
 }

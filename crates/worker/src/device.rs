@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fence::Fence;
 use crate::job::{self, Held};
+use crate::metrics::Phase;
 use crate::node::Inner;
 
 /// How the node speaks to one pinned worker.
@@ -21,6 +22,8 @@ pub(crate) struct Mailbox {
     pending: AtomicBool,
     /// End after the current job.
     pub(crate) stop: CancellationToken,
+    /// End for the sake of another node: what waits is for whoever is next, not for this node.
+    hand_over: AtomicBool,
     /// Since when it is idle, for choosing who makes room.
     pub(crate) idle_since: parking_lot::Mutex<Option<Instant>>,
 }
@@ -31,6 +34,7 @@ impl Mailbox {
             notify: Notify::new(),
             pending: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            hand_over: AtomicBool::new(false),
             idle_since: parking_lot::Mutex::new(None),
         };
         mailbox.wake();
@@ -41,6 +45,12 @@ impl Mailbox {
     pub(crate) fn wake(&self) {
         self.pending.store(true, Ordering::SeqCst);
         self.notify.notify_one();
+    }
+
+    /// Give the device to another node as soon as nothing runs on it.
+    pub(crate) fn hand_over(&self) {
+        self.hand_over.store(true, Ordering::SeqCst);
+        self.stop.cancel();
     }
 
     /// Whether it was woken and has not looked since.
@@ -81,6 +91,7 @@ pub(crate) async fn run(node: Arc<Inner>, device: DeviceKey, mailbox: Arc<Mailbo
         birth_at: now,
         successful_job_count: 0,
         failed_job_count: 0,
+        self_healing: 0,
     };
     let mut owner = Owner { node, device, mailbox, record, held: None };
     while owner.own().await {}
@@ -91,6 +102,8 @@ impl Owner {
     /// Takes the lease and serves until it ends. True when there may be more to do.
     async fn own(&mut self) -> bool {
         let taken = Instant::now();
+        // To ask for the lease is to look: when another has it, only a new wake asks again.
+        self.mailbox.pending.store(false, Ordering::SeqCst);
         let lease = match self.node.queue.acquire(&self.node.name, &self.device).await {
             Ok(Some(lease)) => lease,
             // Somebody else owns it and serves its queue; we hear of it when they no longer do.
@@ -103,6 +116,7 @@ impl Owner {
                 }
             }
         };
+        self.node.metrics.phase(Phase::Lease, taken.elapsed());
         let lost = CancellationToken::new();
         let ticket = self.node.watch_lease(&self.device, lost.clone());
         let fence = Fence::new(&self.node.clock, taken, lost);
@@ -112,6 +126,10 @@ impl Owner {
             Box::pin(held.session.close()).await;
         }
         self.node.unwatch_lease(&self.device, ticket);
+        if self.mailbox.hand_over.load(Ordering::SeqCst) || self.node.stopping.is_cancelled() {
+            // With the lease goes what waits; who is woken from here on was chosen anew.
+            self.mailbox.pending.store(false, Ordering::SeqCst);
+        }
         // The right ends before the name goes: nobody of this node takes it in between.
         if let Err(error) = self.node.queue.release(&lease).await {
             tracing::warn!(worker = self.record.name, %error, "cannot give the lease back; it runs out by itself");
@@ -126,7 +144,10 @@ impl Owner {
             self.mailbox.pending.store(false, Ordering::SeqCst);
             let mut empty = false;
             while !self.mailbox.stop.is_cancelled() && !self.node.stopping.is_cancelled() {
-                let claim = match self.node.queue.claim(lease).await {
+                let asked = Instant::now();
+                let answer = self.node.queue.claim(lease).await;
+                self.node.metrics.store("claim", asked.elapsed());
+                let claim = match answer {
                     Ok(Some(claim)) => claim,
                     Ok(None) => {
                         empty = true;
@@ -208,7 +229,7 @@ impl Owner {
     /// Forgets a session that died while idle: the next job opens a new one and never notices.
     fn dead_session(&mut self, why: &str) {
         self.held = None;
-        self.node.counters.healed();
+        self.node.metrics.healed();
         tracing::info!(
             worker = self.record.name,
             reason = why,

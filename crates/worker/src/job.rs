@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::credential::{self, Filled};
 use crate::fence::Fence;
+use crate::metrics::{Open, Phase};
 use crate::node::Inner;
 use crate::recorder::Recorder;
 use crate::text;
@@ -25,8 +27,9 @@ use crate::text;
 /// A session kept for the next job, and for whom.
 pub(crate) struct Held {
     pub(crate) session: Box<dyn DriverSession>,
-    /// Driver and every connection argument: another user, password, key or option is another
-    /// session (S1).
+    _open: Open,
+    /// Driver, reference and every connection argument, those that came out of a secret included:
+    /// another user, password, key or option is another session (S1).
     key: [u8; 32],
 }
 
@@ -42,6 +45,10 @@ pub(crate) struct Ended {
 fn session_key(request: &ExecutionRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(request.driver.as_bytes());
+    if let Some(reference) = &request.credential {
+        hash.update([2]);
+        hash.update(serde_json::to_vec(reference).unwrap_or_default());
+    }
     let mut sorted: Vec<_> = request.connection_args.0.iter().collect();
     sorted.sort_by_key(|(key, _)| key.as_str());
     for (key, value) in sorted {
@@ -85,9 +92,12 @@ async fn run_inner(
 ) -> Ended {
     let started = Instant::now();
     let id = claim.job.id;
+    if let Some(waited) = claim.job.queue_time().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
+        node.metrics.phase(Phase::Queue, waited);
+    }
     let payload = std::mem::take(&mut claim.payload);
-    let request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
-        Ok(request) => request,
+    let mut request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
+        Ok(request) => Filled::new(request),
         Err(error) => {
             let info =
                 ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
@@ -99,52 +109,23 @@ async fn run_inner(
         }
     };
     drop(payload);
+    let deadline = claim.timeout;
+    let resolved = credential::resolve(node, &mut request, deadline, fence, cancel).await;
     let secrets = request.secrets();
     let recorder = Recorder::new(&*node.queue, &claim.token, fence, &secrets);
-    let deadline = claim.timeout;
-    let attempt = tokio::select! {
-        biased;
-        () = fence.token().cancelled() => {
-            // Everything of the session goes with the future; nobody may say more to the device.
-            held = None;
-            None
+    let tried = match resolved {
+        Ok(()) => {
+            let left = deadline.saturating_sub(started.elapsed());
+            bounded(node, &request, &mut held, &recorder, fence, cancel, (claim.job.kind, deadline, left))
+                .await
         }
-        // A driver that panics is one job's error; its device's worker goes on.
-        outcome = tokio::time::timeout(
-            deadline,
-            AssertUnwindSafe(attempt(node, &request, &mut held, &recorder, fence, cancel)).catch_unwind(),
-        ) => Some(outcome),
-    };
-    let tried = match attempt {
-        Some(Ok(Ok(tried))) => tried,
-        Some(Ok(Err(_panic))) => {
-            held = None;
-            let cut = recorder.cut_short();
-            let message = format!("The driver `{}` crashed {}: please report it", request.driver, cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::PluginFailed, message, cut),
-                no_connection: false,
-            }
-        }
-        Some(Err(_elapsed)) => {
-            held = None;
-            let cut = recorder.cut_short();
-            let message =
-                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::JobTimeout, message, cut),
-                no_connection: false,
-            }
-        }
-        None => {
-            let cut = recorder.cut_short();
-            let message = format!("The right to send to the device was lost; stopped {}", cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::WorkerLost, message, cut),
-                no_connection: false,
-            }
+        Err(error) => {
+            let no_connection = error.code == ErrorCode::CredentialUnavailable;
+            let report = Report { error: Some(error), untouched: true, ..Report::default() };
+            Try { report: with_failed_result(report, &request.payload().items(), &request), no_connection }
         }
     };
+    credential::after(node, &request, tried.report.error.as_ref());
     let mut report = tried.report;
     if report.outcome.is_none() {
         report.outcome = report
@@ -168,6 +149,7 @@ async fn run_inner(
         }
         return Ended { held, succeeded: false };
     }
+    request.note(&mut report);
     if let Some(parsing) = &request.parsing {
         text::parse(node, parsing, &request, &mut report).await;
     } else {
@@ -179,6 +161,7 @@ async fn run_inner(
     let message = completion.result.error.as_ref().map(|e| e.message.clone());
     finish(node, &claim.token, completion).await;
     node.no_longer_running(id);
+    node.metrics.ended(status, claim.job.kind);
     match message {
         Some(message) if status == JobStatus::Canceled => tracing::info!(worker, %status, "{message}"),
         Some(message) => {
@@ -187,6 +170,53 @@ async fn run_inner(
         None => tracing::debug!(worker, %status, seconds = started.elapsed().as_secs_f64(), "job ended"),
     }
     Ended { held, succeeded }
+}
+
+/// [`attempt`] within its time and its right to the device, whatever the driver does.
+async fn bounded(
+    node: &Arc<Inner>,
+    request: &ExecutionRequest,
+    held: &mut Option<Held>,
+    recorder: &Recorder<'_>,
+    fence: &Fence,
+    cancel: &CancellationToken,
+    (kind, deadline, left): (JobKind, Duration, Duration),
+) -> Try {
+    let attempt = tokio::select! {
+        biased;
+        () = fence.token().cancelled() => {
+            // Everything of the session goes with the future; nobody may say more to the device.
+            *held = None;
+            None
+        }
+        // A driver that panics is one job's error; its device's worker goes on.
+        outcome = tokio::time::timeout(
+            left,
+            AssertUnwindSafe(attempt(node, request, held, recorder, fence, cancel)).catch_unwind(),
+        ) => Some(outcome),
+    };
+    let (code, message, cut) = match attempt {
+        Some(Ok(Ok(tried))) => return tried,
+        Some(Ok(Err(_panic))) => {
+            *held = None;
+            let cut = recorder.cut_short();
+            let message = format!("The driver `{}` crashed {}: please report it", request.driver, cut.place);
+            (ErrorCode::PluginFailed, message, cut)
+        }
+        Some(Err(_elapsed)) => {
+            *held = None;
+            let cut = recorder.cut_short();
+            let message =
+                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
+            (ErrorCode::JobTimeout, message, cut)
+        }
+        None => {
+            let cut = recorder.cut_short();
+            let message = format!("The right to send to the device was lost; stopped {}", cut.place);
+            (ErrorCode::WorkerLost, message, cut)
+        }
+    };
+    Try { report: cut_report(kind, code, message, cut), no_connection: false }
 }
 
 /// What a modification did when nothing of it was sent.
@@ -211,6 +241,7 @@ fn retryable(report: &Report) -> bool {
             matches!(
                 e.code,
                 ErrorCode::ConnectFailed
+                    | ErrorCode::CredentialUnavailable
                     | ErrorCode::HandshakeFailed
                     | ErrorCode::SessionLost
                     | ErrorCode::PromptNotFound
@@ -246,11 +277,20 @@ async fn attempt(
         other.session.close().await;
     }
     let mut reused = held.is_some();
+    if reused {
+        node.metrics.reused();
+    }
     loop {
         if held.is_none() {
             match connect(node, driver, request, fence, cancel).await {
-                Ok(session) => *held = Some(Held { session, key }),
+                Ok(session) => {
+                    let open = node.metrics.opened(session.opening());
+                    *held = Some(Held { session, _open: open, key });
+                }
                 Err(error) => {
+                    if error.code != ErrorCode::Canceled {
+                        node.metrics.connect_failed(error.code);
+                    }
                     let no_connection = error.code != ErrorCode::Canceled;
                     let report = Report { error: Some(error), untouched: true, ..Report::default() };
                     return Try { report: with_failed_result(report, &lines, request), no_connection };
@@ -270,7 +310,9 @@ async fn attempt(
             fence: fence.token().clone(),
             reused,
         };
+        let began = Instant::now();
         let report = current.session.run(run).await;
+        node.metrics.phase(Phase::Execute, began.elapsed());
         let lost = report.error.as_ref().is_some_and(|e| e.code == ErrorCode::SessionLost);
         if report.reusable {
             *held = Some(current);
@@ -283,7 +325,7 @@ async fn attempt(
         // modification only if nothing of it had been sent.
         if lost && reused && (request.kind() == JobKind::Query || report.untouched) && !cancel.is_cancelled()
         {
-            node.counters.healed();
+            node.metrics.healed();
             tracing::info!("the kept session was dead; running the job over a new one");
             recorder.restart();
             reused = false;
@@ -353,7 +395,9 @@ fn completion(kind: JobKind, mut report: Report, secrets: &[String]) -> Completi
 
 /// Stores the end. While the store is out, the result is held (promise 11).
 async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
+    let began = Instant::now();
     let verdict = with_store(node, || node.queue.complete(token, completion.clone())).await;
+    node.metrics.store("complete", began.elapsed());
     match verdict {
         Some(Verdict::Taken) => {}
         Some(Verdict::Stale) => {

@@ -6,14 +6,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod credential;
 mod device;
 mod engines;
 mod fence;
 mod fifo;
 mod job;
+mod metrics;
+#[cfg(test)]
+mod moving;
 mod node;
+mod placing;
 mod recorder;
 mod text;
 
 pub use engines::BuiltInTemplates;
-pub use node::{Counters, Node, NodeParts};
+pub use metrics::Metrics;
+pub use node::{Node, NodeParts, Serves};
+pub use placing::ByScheduler;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use netpulse_model::fields::FieldError;
 use netpulse_model::request::Strategy;
 use netpulse_model::{ConnectionArgs, DeviceKey, ErrorInfo, ExecutionRequest};
-use netpulse_plugin::{Driver, DriverSession, Report, Run};
+use netpulse_plugin::{Driver, DriverSession, Opening, Report, Run};
 use netpulse_session::transport::ssh::SshConnection;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -78,7 +78,7 @@ impl Driver for Paramiko {
 
     fn validate_connection(&self, args: &ConnectionArgs) -> Vec<FieldError> {
         let mut errors = connect::validate(args, &self.settings, Dialect::Paramiko);
-        let has_login = ["password", "key_filename", "key_file", "pkey", "credential_ref"]
+        let has_login = ["password", "key_filename", "key_file", "pkey"]
             .iter()
             .any(|key| args.0.get(*key).is_some_and(|v| !v.is_null()))
             || args.0.get("allow_agent").and_then(Value::as_bool) == Some(true);
@@ -133,6 +133,11 @@ impl DriverSession for Session {
 
     fn keepalive_interval(&self) -> Option<Duration> {
         self.keepalive
+    }
+
+    fn opening(&self) -> Opening {
+        let (connect, login) = self.connection.opening();
+        Opening { connect: Some(connect), login: Some(login), prompt: None }
     }
 
     async fn close(&mut self) {
