@@ -354,7 +354,7 @@ fn an_interrupted_download_leaves_nothing_behind() {
             // Nobody could tidy up: the next command does.
             assert_eq!(desk.installed().len(), 1, "{:?}", desk.installed());
         } else {
-            ended.fails(130, "nothing is left behind");
+            ended.fails(130, "nothing half done is left behind");
             assert!(desk.installed().is_empty(), "{:?}", desk.installed());
         }
     }

@@ -274,6 +274,23 @@ async fn what_answers_no_capabilities_is_not_installed_and_an_upgrade_keeps_the_
 }
 
 #[tokio::test]
+async fn a_plugin_for_another_machine_is_installed_unseen_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = b"\x7fELF of another machine";
+    let mut resource = resource(program, OCTETS);
+    resource["extraIdentity"] = json!({"os": "linux", "arch": "sparc64"});
+    let content = Content::with(&descriptor(vec![resource]), &[(OCTETS, program)]);
+    let archive = content.ctf(&folder.path().join("a.ctf"));
+    let mut order = order(&archive.display().to_string(), folder.path());
+    order.wanted.identity =
+        [("os", "linux"), ("architecture", "sparc64")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let error = run(&order).await.unwrap_err();
+    assert!(error.hint.as_ref().unwrap().contains("--skip-validation"), "{error:?}");
+    order.validate = false;
+    assert_eq!(std::fs::read(run(&order).await.unwrap().location).unwrap(), program);
+}
+
+#[tokio::test]
 async fn nothing_is_written_over_that_is_somebody_elses() {
     let folder = tempfile::tempdir().unwrap();
     let archive = Content::usual(&script("0.2.0"), OCTETS).ctf(&folder.path().join("good.ctf"));
