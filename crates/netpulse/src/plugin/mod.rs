@@ -63,7 +63,7 @@ enum Action {
     Push(push::PushArgs),
 }
 
-/// Fetch something from a component repository
+/// `plugin install` by the name that OCM's own tools give it
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   netpulse download plugin ghcr.io/acme/plugins//example.org/drivers/acme:0.2.0")]
@@ -119,7 +119,10 @@ pub(crate) fn failure(error: InstallError) -> Failure {
         Trouble::Untrusted | Trouble::BadContent | Trouble::NotAPlugin | Trouble::InTheWay => Exit::Refused,
         Trouble::Local => Exit::Local,
     };
-    let new = Failure::new(exit, error.trouble.code(), error.message);
+    // What a registry or a descriptor said may be part of it, and must not speak to the terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let message: String = error.message.chars().map(plain).collect();
+    let new = Failure::new(exit, error.trouble.code(), message);
     match error.hint {
         Some(hint) => new.hint(hint),
         None => new,
@@ -166,14 +169,17 @@ pub(crate) fn asking(global: &Global) -> Result<Asking, Failure> {
     })
 }
 
-/// Runs it to its end, or until Ctrl-C or SIGTERM: then what is under way is undone.
-pub(crate) fn run_to_end<T>(work: impl Future<Output = Result<T, InstallError>>) -> Result<T, Failure> {
+/// Runs it to its end, or until Ctrl-C or SIGTERM: then what is under way is given up, and `so` says
+/// what that means.
+pub(crate) fn run_to_end<T>(
+    work: impl Future<Output = Result<T, InstallError>>,
+    so: &str,
+) -> Result<T, Failure> {
     block_on(async {
         tokio::select! {
             result = work => result.map_err(failure),
             stopped = stopped() => {
-                let what = "interrupted: nothing was changed, and nothing is left behind";
-                stopped.and(Err(Failure::new(Exit::Interrupted, "interrupted", what)))
+                stopped.and(Err(Failure::new(Exit::Interrupted, "interrupted", format!("interrupted: {so}"))))
             }
         }
     })
