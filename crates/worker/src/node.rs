@@ -401,8 +401,8 @@ impl Node {
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
         let NodeParts { serves, config, queue, drivers, templates, metrics } = parts;
         let name = match serves {
-            Serves::All | Serves::Devices => host_name(&config),
-            Serves::Fifo => worker_name(&host_name(&config), &QueueName::Fifo),
+            Serves::All | Serves::Devices => configured_name(&config),
+            Serves::Fifo => worker_name(&configured_name(&config), &QueueName::Fifo),
         };
         let now = Timestamp::now();
         let fifo = WorkerRecord {
@@ -526,10 +526,13 @@ async fn listen(node: Arc<Inner>, mut signals: mpsc::UnboundedReceiver<Signal>) 
 }
 
 /// The configured name, else the host's.
-fn host_name(config: &Config) -> String {
-    if !config.worker.node.is_empty() {
-        return config.worker.node.clone();
-    }
+fn configured_name(config: &Config) -> String {
+    if config.worker.node.is_empty() { host_name() } else { config.worker.node.clone() }
+}
+
+/// The name of this machine, as it calls itself.
+#[must_use]
+pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::env::var("HOSTNAME").map_err(std::io::Error::other))
         .map(|name| name.trim().to_owned())
