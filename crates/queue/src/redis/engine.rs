@@ -10,6 +10,7 @@ use netpulse_model::result::ResultType;
 use netpulse_model::worker::WorkerRecord;
 use netpulse_model::{
     DeviceKey, ErrorCode, ErrorInfo, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Outcome,
+    Timestamp,
 };
 use redis::Cmd;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::claims::Held;
 use super::lane::{End, Item, Note};
-use super::link::{self, Trouble};
+use super::link::Trouble;
 use super::record::{self, items, text};
 use super::scripts::{Script, lifetime};
 use super::submit::off_thread;
@@ -266,7 +267,7 @@ impl Shared {
         Verdict::Taken
     }
 
-    async fn cancel(&self, id: JobId, reason: &str) -> Result<Canceled, QueueError> {
+    async fn cancel(self: &Arc<Self>, id: JobId, reason: &str) -> Result<Canceled, QueueError> {
         self.prepare().await;
         let nonce = Uuid::new_v4().simple().to_string();
         let reply = self
@@ -410,23 +411,25 @@ impl Queue for Redis {
 
     async fn counts(&self) -> Result<JobCounts, QueueError> {
         self.shared.prepare().await;
+        let mut counts = redis::cmd("HMGET");
+        counts.arg(self.shared.key("counts"));
+        counts.arg(&["queued", "started", "finished", "failed", "canceled"]);
+        let mut first = redis::cmd("ZRANGE");
+        first.arg(self.shared.key("waiting")).arg(0).arg(0).arg("WITHSCORES");
         let mut pipe = redis::Pipeline::with_capacity(2);
-        pipe.cmd("HMGET").arg(self.shared.key("counts"));
-        pipe.arg(&["queued", "started", "finished", "failed", "canceled"]);
-        pipe.zrange_withscores(self.shared.key("waiting"), 0, 0);
-        let mut answers = self.shared.link.send(&pipe, self.shared.until()).await.map_err(unavailable)?;
-        let oldest = answers.pop().map(link::sound).transpose().map_err(unavailable)?.unwrap_or_default();
-        let counts = answers.pop().map(link::sound).transpose().map_err(unavailable)?.unwrap_or_default();
-        let get = |at: usize| {
-            items(&counts).get(at).and_then(record::number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+        pipe.add_command(counts).add_command(first);
+        let answers = self.shared.read(&pipe).await?;
+        let number = |answer: usize, at: usize| {
+            answers.get(answer).and_then(|answer| items(answer).get(at)).and_then(record::number)
         };
+        let get = |at: usize| number(0, at).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Ok(JobCounts {
             queued: get(0),
             started: get(1),
             finished: get(2),
             failed: get(3),
             canceled: get(4),
-            oldest: items(&oldest).get(1).and_then(record::number).map(netpulse_model::Timestamp),
+            oldest: number(1, 1).map(Timestamp),
         })
     }
 

@@ -118,11 +118,41 @@ local function seek_home(device)
   call('ZADD', P .. 'timers', int(now), 'h:' .. device)
 end
 
+-- Asks a node to give one of its idle devices back.
+local function hand_over(node, device)
+  call('SREM', P .. 'idle:' .. node, device)
+  call('HDEL', P .. 'device:' .. device, 'idle')
+  call('HSET', P .. 'device:' .. device, 'moving', 1)
+  tell(node, 'h:' .. device)
+end
+
+-- Gives a device to a node that lives; a full node gives an idle one back for it.
+local function give(device, node)
+  call('HSET', P .. 'device:' .. device, 'node', node)
+  call('HSET', HOST_MAP, device, node)
+  call('SADD', P .. 'given:' .. node, device)
+  call('SREM', P .. 'homeless', device)
+  call('ZREM', P .. 'timers', 'h:' .. device)
+  local owned = call('SCARD', P .. 'leases:' .. node) + call('SCARD', P .. 'given:' .. node)
+  if owned > tonumber(call('HGET', P .. 'node:' .. node, 'capacity') or 0) then
+    local idle = call('SRANDMEMBER', P .. 'idle:' .. node)
+    if idle then hand_over(node, idle) end
+  end
+end
+
+-- Room came free: devices without a node may find one.
+local function room()
+  if not PLACED then return end
+  for _, device in ipairs(call('SRANDMEMBER', P .. 'homeless', 20)) do
+    call('ZADD', P .. 'timers', int(now), 'h:' .. device)
+  end
+end
+
 -- After any change of a device: says who may start now and tells the nodes. Modifications start
 -- alone and in turn; queries of the two ways may overlap and overtake, but never a modification.
 local function refresh(device)
   local key = P .. 'device:' .. device
-  local v = call('HMGET', key, 'node', 'epoch', 'pinned', 'writer', 'fifo', 'entry', 'queued', 'ready')
+  local v = call('HMGET', key, 'node', 'epoch', 'pinned', 'writer', 'fifo', 'entry', 'queued', 'ready', 'idle')
   local node, leased, pinned, writer, beside, entry, ready = v[1], v[2], v[3], v[4], v[5], v[6], v[8]
   local queued = tonumber(v[7] or 0)
   local wants, candidate, order = false, false, false
@@ -169,12 +199,23 @@ local function refresh(device)
       for _, other in ipairs(live('devices')) do tell(other, 'd:' .. device) end
     end
   end
-  if queued == 0 and not leased and not pinned and not writer and not beside then
+  local nothing = queued == 0 and not pinned and not writer and not beside
+  if nothing and not leased then
     if node then
       call('SREM', P .. 'given:' .. node, device)
       unmap(device)
     end
+    if PLACED then call('SREM', P .. 'homeless', device) end
     call('DEL', key)
+  elseif PLACED and leased then
+    -- Which of its devices a node could give away.
+    if nothing and not v[9] then
+      call('SADD', P .. 'idle:' .. node, device)
+      call('HSET', key, 'idle', 1)
+    elseif not nothing and v[9] then
+      call('SREM', P .. 'idle:' .. node, device)
+      call('HDEL', key, 'idle')
+    end
   end
 end
 
@@ -182,8 +223,6 @@ end
 
 -- Puts a job that is counted as queued into its queue. The caller refreshes its device.
 local function enqueue(id, device, fifo, order, change, deadline)
-  -- By acceptance, whatever the queue: who has waited longest.
-  call('ZADD', P .. 'waiting', int(tonumber(order) % 3e15 + 1577836800000000), id)
   call('ZADD', P .. 'timers', int(deadline), 'e:' .. id)
   if fifo then call('ZADD', P .. 'fifo', order, id) end
   if device then
@@ -195,9 +234,11 @@ local function enqueue(id, device, fifo, order, change, deadline)
   end
 end
 
-local function count_queued(device, by)
+-- A job waits, for its turn or its time (`by` is 1), or no more (-1).
+local function count_queued(id, job, by)
   count('queued', by)
-  if device then call('HINCRBY', P .. 'device:' .. device, 'queued', by) end
+  if by > 0 then call('ZADD', P .. 'waiting', job.created, id) else call('ZREM', P .. 'waiting', id) end
+  if job.device then call('HINCRBY', P .. 'device:' .. job.device, 'queued', by) end
 end
 
 local NAMES = { 'status', 'kind', 'queue', 'device', 'order', 'created', 'enqueued', 'started', 'attempt',
@@ -217,13 +258,12 @@ end
 
 -- Takes a waiting or delayed job out; it is no longer counted as queued.
 local function dequeue(id, job)
-  count_queued(job.device, -1)
+  count_queued(id, job, -1)
   if job.status == 'scheduled' then
     call('ZREM', P .. 'timers', 'd:' .. id)
     return
   end
   call('ZREM', P .. 'timers', 'e:' .. id)
-  call('ZREM', P .. 'waiting', id)
   if job.is_fifo then call('ZREM', P .. 'fifo', id) end
   if job.device then
     call('ZREM', P .. (job.is_fifo and 'fifo:' or 'queue:') .. job.device, id)

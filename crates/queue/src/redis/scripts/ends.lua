@@ -80,7 +80,7 @@ end
 local function put_back(id, job, delay, reason, nonce)
   local key = P .. 'job:' .. id
   free(id, job)
-  count_queued(job.device, 1)
+  count_queued(id, job, 1)
   call('HDEL', key, 'started', 'worker', 'node', 'epoch', 'way', 'ticket', 'noted')
   if nonce then call('HSET', key, 'nonce', nonce) end
   event(now, id, job.device, '{"event":"retrying","reason":' .. cjson.encode(reason) .. ',"attempt":'
@@ -158,7 +158,8 @@ local function take_all(node, vouched, limit)
   for _, device in ipairs(call('SRANDMEMBER', P .. 'leases:' .. node, limit)) do
     local epoch = call('HGET', P .. 'device:' .. device, 'epoch')
     call('SREM', P .. 'leases:' .. node, device)
-    call('HDEL', P .. 'device:' .. device, 'node', 'epoch', 'moving')
+    call('SREM', P .. 'idle:' .. node, device)
+    call('HDEL', P .. 'device:' .. device, 'node', 'epoch', 'moving', 'idle')
     unmap(device)
     if epoch then
       call('ZADD', P .. 'lost:' .. node, next_epoch(), epoch .. ' ' .. device)
