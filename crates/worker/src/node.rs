@@ -12,7 +12,7 @@ use netpulse_plugin::{Credentials, Drivers, Templates};
 use netpulse_queue::{Queue, QueueError, Role, Signal, worker_name};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
+    /// When the last renewal that succeeded was asked for.
+    renewals: watch::Sender<Instant>,
     /// Somebody asked for a drain.
     asked: CancellationToken,
     outbox: Arc<Notify>,
@@ -305,6 +307,7 @@ impl Inner {
             match renewed {
                 Ok(Ok(lost)) => {
                     self.clock.renewed(asked);
+                    self.renewals.send_replace(asked);
                     for lease in lost {
                         self.hear(Signal::LeaseLost(lease));
                     }
@@ -433,6 +436,7 @@ impl Node {
             credentials,
             metrics,
             fifo_wake: Notify::new(),
+            renewals: watch::channel(Instant::now()).0,
             asked: CancellationToken::new(),
             outbox: Arc::default(),
             stopping: CancellationToken::new(),
@@ -473,6 +477,13 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Changes with every renewal of its leases: a sign that node and store work together. Ends
+    /// with the node.
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<Instant> {
+        self.inner.renewals.subscribe()
     }
 
     /// Resolves when the node was asked to stop from outside (`DELETE /workers/{node}`).

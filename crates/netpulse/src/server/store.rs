@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use netpulse_config::Config;
 use netpulse_plugin::Scheduler;
 use netpulse_queue::{
-    Embedded, OpenError, Options, Queue, Redis, RedisOpenError, RedisOptions, RedisSentinel, RedisTls,
-    RingSize, SealKey,
+    Embedded, OpenError, Options, Placer, Queue, Redis, RedisOpenError, RedisOptions, RedisSentinel,
+    RedisTls, RingSize, SealKey,
 };
 use netpulse_worker::ByScheduler;
 
@@ -30,7 +30,7 @@ pub(super) async fn open(
     }
     let mut options = redis(config)?;
     options.instance = instance(config, shape)?;
-    options.placer = Some(Arc::new(ByScheduler::new(scheduler)));
+    options.placer = Some(placer(scheduler));
     let mut pause = PAUSE.0;
     let mut waiting = None;
     loop {
@@ -60,6 +60,11 @@ pub(super) async fn open(
             }
         }
     }
+}
+
+/// What the engine asks for a device's node.
+pub(crate) fn placer(scheduler: Arc<dyn Scheduler>) -> Arc<dyn Placer> {
+    Arc::new(ByScheduler::new(scheduler))
 }
 
 /// How `redis.*` says that Redis is reached, and the bounds of its store.
