@@ -223,7 +223,16 @@ fn ready(shape: Shape, server: &Server) -> String {
         Shape::Controller => {
             format!("NetPulse controller is ready: {url}  (documentation: {url}/docs)", url = server.url)
         }
-        Shape::Devices => format!("NetPulse node `{}` is ready for devices", server.node_name),
-        Shape::Fifo => format!("NetPulse worker `{}` is ready for FifoQ", server.node_name),
+        Shape::Devices => {
+            format!("NetPulse node `{}` is ready for devices{}", server.node_name, figures(server))
+        }
+        Shape::Fifo => {
+            format!("NetPulse worker `{}` is ready for FifoQ{}", server.node_name, figures(server))
+        }
     }
+}
+
+/// Where a worker's figures are, if anywhere.
+fn figures(server: &Server) -> String {
+    if server.url.is_empty() { String::new() } else { format!("  (figures: {}/metrics)", server.url) }
 }
