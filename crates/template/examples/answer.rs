@@ -14,7 +14,9 @@ fn answer(call: &Value) -> Result<Value, TemplateError> {
     let engines = Engines::new(Config { cache_size: 0, ..Config::default() });
     let text = |key: &str| call[key].as_str().unwrap_or_default();
     if text("engine") == "jinja2" {
-        return engines.render("jinja2", text("template"), &call["context"], call.get("args")).map(Value::from);
+        return engines
+            .render("jinja2", text("template"), &call["context"], call.get("args"))
+            .map(Value::from);
     }
     engines.parse(&ParseCall {
         name: text("engine"),
