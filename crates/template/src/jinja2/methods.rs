@@ -121,13 +121,13 @@ mod tests {
         assert_eq!(call("abc", "center", &[6.into()]), " abc  ");
         assert_eq!(call("ab", "rjust", &[4.into()]), "  ab");
         assert_eq!(call("aBc", "swapcase", &[]), "AbC");
-        assert_eq!(call("a.b.c", "rsplit", &[".".into(), 1.into()]), r#"["a.b", "c"]"#);
-        assert_eq!(call("a.b.c", "rpartition", &[".".into()]), r#"["a.b", ".", "c"]"#);
+        assert_eq!(call("a.b.c", "rsplit", &[".".into(), 1.into()]), "['a.b', 'c']");
+        assert_eq!(call("a.b.c", "rpartition", &[".".into()]), "['a.b', '.', 'c']");
         assert_eq!(call("Gi0/1", "removeprefix", &["Gi".into()]), "0/1");
         assert_eq!(call("éa", "index", &["a".into()]), "1");
         assert!(call("a", "index", &["x".into()]).contains("not found"));
         assert!(call("a", "ljust", &[(1i64 << 40).into()]).contains("at most"));
-        assert_eq!(call("A Title", "istitle", &[]), "true");
-        assert_eq!(call("A tItle", "istitle", &[]), "false");
+        assert_eq!(call("A Title", "istitle", &[]), "True");
+        assert_eq!(call("A tItle", "istitle", &[]), "False");
     }
 }
