@@ -12,7 +12,6 @@ pub(crate) const IGNORED: &[(&str, &str)] = &[
         "workers report every few seconds: `worker.lease` says how long a silent one keeps its devices",
     ),
     ("job.result_cache_ttl", "results are not shared between requests in this version"),
-    ("redis", "this version keeps jobs in its embedded store (`store.path`)"),
     ("plugin", "this version loads no external plugins"),
     ("credential", "this version resolves no credential references: give user and password in the request"),
     ("mongodb", "the outcome of changes is kept in the embedded store for `audit.retention_days`"),
@@ -22,6 +21,9 @@ pub(crate) const IGNORED: &[(&str, &str)] = &[
 
 /// Environment variables that look like keys but speak to somebody else.
 pub(crate) const ENV_ALIASES: &[(&str, &str)] = &[("NETPULSE_LOG_LEVEL", "log.level")];
+
+/// Set to a true word, it forces the embedded store: the Python system's switch for tests.
+pub(crate) const FAKE_REDIS: &str = "NETPULSE_FAKE_REDIS";
 
 /// The reason why `path` is accepted and does nothing, if it is such a key.
 pub(crate) fn ignored(path: &str) -> Option<&'static str> {

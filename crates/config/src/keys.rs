@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::table::{Key, Rule, Typed, sections};
+use crate::table::{Key, Rule, Typed, section, sections};
 
-/// The names that `worker.scheduler` knows without a plugin.
-pub const SCHEDULERS: &[&str] = &["greedy", "least_load", "least_load_random", "load_weighted_random"];
+/// Where jobs wait.
+pub const ENGINES: &[&str] = &["embedded", "redis"];
 /// The queue strategies.
 pub const STRATEGIES: &[&str] = &["fifo", "pinned"];
 /// What to do about a device's host key.
@@ -68,8 +68,8 @@ sections! {
     worker: Worker {
         /// This node's name; the host name when empty.
         node: String = String::new();
-        /// How a node is chosen for a device.
-        scheduler: String = "least_load".into(), Rule::OneOf(SCHEDULERS);
+        /// How a node is chosen for a device: `greedy`, `least_load`, `least_load_random`, `load_weighted_random`, or a plugin's name.
+        scheduler: String = "least_load".into(), Rule::NotEmpty;
         /// Devices that one node may own at a time; idle ones make room.
         pinned_per_node: usize = 10_000, Rule::Range(1, 1_000_000);
         /// Jobs of `FifoQ` that run at a time.
@@ -86,11 +86,17 @@ sections! {
         drain_timeout: u64 = 30, Rule::Range(0, DAY);
         /// Connections being opened at a time.
         connects_at_once: usize = 128, Rule::Range(1, 100_000);
+        /// Folder of `node.lock` and `fifo.lock`, so that only one of each runs here; the store's folder when absent.
+        work_dir: Option<PathBuf> = None;
     }
 
-    /// The embedded store, and bounds of queues.
+    /// Where jobs wait, and bounds of queues.
     store: Store {
-        /// Folder of the store, its keys and the host-key file.
+        /// `embedded` in this process, for one machine; `redis` for many.
+        engine: String = "embedded".into(), Rule::OneOf(ENGINES);
+        /// What requests are sealed with in Redis: the same text for every process; derived from `server.api_key` when absent.
+        seal_key: Option<String> = None, Rule::Secret;
+        /// Folder of the embedded store, its keys and the host-key file.
         path: PathBuf = "netpulse-data".into(), Rule::NotEmpty;
         /// Jobs waiting at a time, over all queues.
         max_queued: usize = 200_000, Rule::Range(1, 100_000_000);
@@ -102,6 +108,60 @@ sections! {
         result_cache: usize = 64 * 1024 * 1024, Rule::Range(0, 1024 * 1024 * MIB);
         /// Events kept for watchers that resume.
         events: usize = 65_536, Rule::Range(0, 100_000_000);
+    }
+
+    /// The Redis or Valkey server that all machines share (`store.engine: redis`).
+    redis: Redis {
+        /// Its name or address.
+        host: String = "localhost".into(), Rule::NotEmpty;
+        /// Port of the server.
+        port: u16 = 6379, Rule::Range(1, 65_535);
+        /// The number of its database; Redis Cluster has only 0.
+        db: u16 = 0;
+        /// User, where the server has more than the default one.
+        username: Option<String> = None;
+        /// Password of that user.
+        password: Option<String> = None, Rule::Secret;
+        /// Seconds to connect and to answer a command.
+        timeout: u64 = 30, Rule::Range(1, 3600);
+        /// Seconds between signs of life on an idle connection.
+        keepalive: u64 = 30, Rule::Range(1, 3600);
+        /// Replicas that must have a job before it counts as accepted.
+        min_replicas: usize = 0, Rule::Range(0, 16);
+    } with {
+        /// TLS to Redis.
+        tls: RedisTls {
+            /// Whether to speak TLS.
+            enabled: bool = false;
+            /// Certificates that may have signed the server's, a PEM file; the system's when absent.
+            ca: Option<PathBuf> = None;
+            /// Certificate that this side proves itself with, a PEM file.
+            cert: Option<PathBuf> = None;
+            /// Private key of that certificate, a PEM file.
+            key: Option<PathBuf> = None;
+        }
+        /// Redis behind Sentinel: who is the master is asked there.
+        sentinel: RedisSentinel {
+            /// Ask Sentinel; `redis.host` and `redis.port` are not used then.
+            enabled: bool = false;
+            /// Name or address of the Sentinels, separated by commas; each may carry its `:port`.
+            host: String = "redis-sentinel".into(), Rule::NotEmpty;
+            /// Port of those that carry none.
+            port: u16 = 26_379, Rule::Range(1, 65_535);
+            /// What Sentinel calls the master.
+            master_name: String = "mymaster".into(), Rule::NotEmpty;
+            /// Password of the Sentinels themselves.
+            password: Option<String> = None, Rule::Secret;
+        }
+        /// Names of keys in Redis.
+        key: RedisKey {
+            /// What every other key begins with: installations that share one Redis need names of their own.
+            prefix: String = "np".into(), Rule::NotEmpty;
+            /// Hash of device to node.
+            host_to_node_map: String = "netpulse:host_to_node_map".into(), Rule::NotEmpty;
+            /// Hash of node to its capacity.
+            node_info_map: String = "netpulse:node_info_map".into(), Rule::NotEmpty;
+        }
     }
 
     /// Device sessions.
@@ -164,6 +224,14 @@ sections! {
     audit: Audit {
         /// Days the outcome of a modification still answers GET /jobs/{id}.
         retention_days: u64 = 30, Rule::Range(0, 3650);
+    }
+
+    /// What `netpulse worker` answers to monitoring: GET /metrics, /health/live, /health/ready. The API has these itself.
+    metrics: Metrics {
+        /// Address to listen on.
+        host: String = "127.0.0.1".into(), Rule::NotEmpty;
+        /// Port to listen on, 0 for a free one; without one nothing listens.
+        port: Option<u16> = None, Rule::Range(0, 65_535);
     }
 
     /// Logs.

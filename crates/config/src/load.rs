@@ -183,6 +183,9 @@ impl Loaded {
         for (path, value, flag) in options.overrides {
             reader.assign(&path, Value::String(value), Origin::Flag { flag }, false);
         }
+        if let Some(value) = variables.get(compat::FAKE_REDIS) {
+            reader.fake_redis(value);
+        }
         reader.finish(file.map(|(path, _)| path), &variables)
     }
 }
@@ -318,6 +321,21 @@ impl Reader {
         }
     }
 
+    /// The Python system's switch for tests: it wins over everything.
+    fn fake_redis(&mut self, value: &str) {
+        let origin = Origin::Env { variable: compat::FAKE_REDIS.to_owned() };
+        match value.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => {
+                self.assign("store.engine", Value::String("embedded".into()), origin, false);
+            }
+            "" | "0" | "false" | "no" | "off" => {}
+            _ => {
+                let message = format!("`{value}` is neither true nor false");
+                self.problem("store.engine", origin, message);
+            }
+        }
+    }
+
     fn assign(&mut self, path: &str, value: Value, origin: Origin, expand: bool) {
         let path = compat::today(path);
         if key_of(path).is_some() {
@@ -338,8 +356,8 @@ impl Reader {
 
     fn finish(mut self, file: Option<PathBuf>, variables: &BTreeMap<String, String>) -> Loaded {
         let mut tree = match serde_json::to_value(Config::default()) {
-            Ok(Value::Object(tree)) => tree,
-            _ => Map::new(),
+            Ok(tree) => tree,
+            Err(_) => Value::Null,
         };
         let entries = std::mem::take(&mut self.entries);
         let mut origins = BTreeMap::new();
@@ -369,8 +387,7 @@ impl Reader {
                     origins.insert(path.clone(), written.origin.clone());
                 }
             }
-            let slot = tree.get_mut(key.section).and_then(|section| section.get_mut(key.name));
-            if let Some(slot) = slot {
+            if let Some(slot) = key.find_mut(&mut tree) {
                 let origin = origins.get(&path).cloned().unwrap_or(Origin::Default);
                 let candidate = if value.is_null() { slot.clone() } else { value };
                 let wrong = mistakes(key, &candidate);
@@ -388,7 +405,7 @@ impl Reader {
         let settings = KEYS
             .iter()
             .map(|key| {
-                let value = tree.get(key.section).and_then(|s| s.get(key.name)).cloned().unwrap_or_default();
+                let value = key.find(&tree).cloned().unwrap_or_default();
                 let hidden = key.is_secret() && value.as_str().is_some_and(|text| !text.is_empty());
                 Setting {
                     key,
@@ -397,7 +414,7 @@ impl Reader {
                 }
             })
             .collect();
-        let config = match serde_json::from_value::<Config>(Value::Object(tree)) {
+        let config = match serde_json::from_value::<Config>(tree) {
             Ok(config) => config,
             Err(error) => {
                 self.problem("", Origin::Default, format!("the values do not fit together: {error}"));
@@ -425,6 +442,7 @@ impl Reader {
             }
             _ => {}
         }
+        self.cross_check_redis(config, &origin_of);
         if !is_loopback(&server.host) {
             if !server.api_key.is_empty() && server.api_key.chars().count() < 8 {
                 let message = "is shorter than 8 characters while the server listens beyond this machine: \
@@ -449,6 +467,45 @@ impl Reader {
             let message =
                 "`*` lets every web page call this server with the key of the person who looks at it";
             self.warn("server.cors_origins", origin_of("server.cors_origins"), message);
+        }
+    }
+}
+
+impl Reader {
+    fn cross_check_redis(&mut self, config: &Config, origin_of: &impl Fn(&str) -> Origin) {
+        let tls = &config.redis.tls;
+        if tls.enabled {
+            let files =
+                [("redis.tls.ca", &tls.ca), ("redis.tls.cert", &tls.cert), ("redis.tls.key", &tls.key)];
+            for (key, file) in files {
+                if let Some(file) = file.as_ref().filter(|file| !file.is_file()) {
+                    let message = format!("there is no file `{}` that can be read", file.display());
+                    self.problem(key, origin_of(key), message);
+                }
+            }
+            for (here, there) in [("redis.tls.cert", "redis.tls.key"), ("redis.tls.key", "redis.tls.cert")] {
+                let set = |name| files.iter().any(|(key, file)| *key == name && file.is_some());
+                if set(here) && !set(there) {
+                    let message = format!("`{there}` is missing: a certificate and its key belong together");
+                    self.problem(here, origin_of(here), message);
+                }
+            }
+        }
+        let weak = config.store.seal_key.as_ref().is_some_and(|key| key.chars().count() < 16);
+        if weak {
+            let message =
+                "is shorter than 16 characters: take a long random one, as from `openssl rand -hex 32`";
+            self.warn("store.seal_key", origin_of("store.seal_key"), message);
+        }
+        // A file of the Python system says where Redis is, and means that it be used.
+        let chosen = origin_of("store.engine") != Origin::Default;
+        let told = ["redis.host", "redis.sentinel.enabled"]
+            .into_iter()
+            .find(|key| origin_of(key) != Origin::Default);
+        if let Some(key) = told.filter(|_| !chosen) {
+            let message =
+                "does nothing while `store.engine` is `embedded`: set it to `redis` for many machines";
+            self.warn(key, origin_of(key), message);
         }
     }
 }
@@ -481,8 +538,11 @@ fn unknown(path: &str, origin: &Origin) -> String {
     let near = nearest(path, paths.iter().map(String::as_str)).and_then(key_of);
     // The right name in the wrong section.
     let elsewhere = || KEYS.iter().find(|key| key.name == name || (path == key.name));
-    let section =
-        || nearest(path.split('.').next().unwrap_or(path), SECTIONS.iter().map(|(section, _)| *section));
+    let section = || {
+        let above = path.rsplit_once('.').map_or(path, |(above, _)| above);
+        let known = || SECTIONS.iter().map(|(section, _)| *section);
+        nearest(above, known()).or_else(|| nearest(path.split('.').next().unwrap_or(path), known()))
+    };
     match near.or_else(elsewhere) {
         Some(key) => format!("no such key: did you mean `{}`?", shown(key)),
         None => match section().filter(|_| path.contains('.')) {
@@ -492,7 +552,8 @@ fn unknown(path: &str, origin: &Origin) -> String {
                 format!("no such key: `{section}` has {}", names.join(", "))
             }
             None => {
-                let sections: Vec<&str> = SECTIONS.iter().map(|(section, _)| *section).collect();
+                let sections: Vec<&str> =
+                    SECTIONS.iter().map(|(section, _)| *section).filter(|s| !s.contains('.')).collect();
                 let guess = section().map(|s| format!(" (did you mean `{s}`?)")).unwrap_or_default();
                 format!("no such section{guess}: there are {}", sections.join(", "))
             }

@@ -7,10 +7,7 @@ use crate::keys::{Config, KEYS, SECTIONS};
 use crate::table::{Key, Rule};
 
 fn default_of(key: &Key) -> Value {
-    serde_json::to_value(Config::default())
-        .ok()
-        .and_then(|tree| tree.get(key.section)?.get(key.name).cloned())
-        .unwrap_or_default()
+    serde_json::to_value(Config::default()).ok().and_then(|tree| key.find(&tree).cloned()).unwrap_or_default()
 }
 
 /// A configuration file with every key at its default, one line each.
@@ -25,9 +22,12 @@ pub fn reference_yaml() -> String {
          # `netpulse config check` tests a file, `netpulse config show` says where each value comes from.\n",
     );
     for (section, doc) in SECTIONS {
-        out.push_str(&format!("\n# {}\n{section}:\n", doc.trim()));
+        let depth = section.matches('.').count();
+        let (name, indent) = (section.rsplit('.').next().unwrap_or(section), "  ".repeat(depth));
+        let gap = if depth == 0 { "\n" } else { "" };
+        out.push_str(&format!("{gap}{indent}# {}\n{indent}{name}:\n", doc.trim()));
         for key in KEYS.iter().filter(|key| key.section == *section) {
-            let setting = format!("  {}: {}", key.name, default_of(key));
+            let setting = format!("{indent}  {}: {}", key.name, default_of(key));
             out.push_str(&format!("{setting:<34}  # {}\n", key.summary()));
         }
     }
@@ -42,7 +42,8 @@ pub fn reference_markdown() -> String {
          Made from the table of keys in the program; `netpulse config reference --markdown` prints it.\n\n\
          A value is taken from the first of these that has it:\n\n\
          1. a flag of `netpulse serve`,\n\
-         2. the environment: `NETPULSE_<SECTION>__<KEY>`, for example `NETPULSE_SERVER__PORT=9443`,\n\
+         2. the environment: `NETPULSE_<SECTION>__<KEY>`, for example `NETPULSE_SERVER__PORT=9443` \
+         or `NETPULSE_REDIS__TLS__ENABLED=true`,\n\
          3. a `.env` file in the working directory,\n\
          4. the YAML file: `--config`, else `NETPULSE_CONFIG_FILE`, else `config/netpulse.yaml` or `netpulse.yaml`,\n\
          5. the default.\n\n\
@@ -79,6 +80,10 @@ pub fn reference_markdown() -> String {
     for (variable, key) in compat::ENV_ALIASES {
         out.push_str(&format!("- environment variable `{variable}`: `{key}`\n"));
     }
+    out.push_str(&format!(
+        "- environment variable `{}` (1, true, yes or on): `store.engine: embedded`, whatever else says\n",
+        compat::FAKE_REDIS
+    ));
     out.push_str("\nThese are accepted, do nothing, and are named in a warning at the start:\n\n");
     for (key, reason) in compat::IGNORED.iter().filter(|(key, _)| *key != "server.tls") {
         out.push_str(&format!("- `{key}`: {reason}\n"));

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 /// The type of a key, as an operator writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -71,7 +73,7 @@ pub enum Rule {
 /// One key that an operator may set.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// The section it stands in.
+    /// The section it stands in; `redis.tls` for a section inside another.
     pub section: &'static str,
     /// Its name in the section.
     pub name: &'static str,
@@ -95,7 +97,17 @@ impl Key {
     /// The environment variable that sets it: `NETPULSE_SECTION__NAME`.
     #[must_use]
     pub fn env(&self) -> String {
-        format!("NETPULSE_{}__{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
+        format!("NETPULSE_{}", self.path().replace('.', "__").to_ascii_uppercase())
+    }
+
+    /// Its value in the whole configuration as a tree.
+    pub(crate) fn find<'t>(&self, tree: &'t Value) -> Option<&'t Value> {
+        self.path().split('.').try_fold(tree, |tree, name| tree.get(name))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn find_mut<'t>(&self, tree: &'t mut Value) -> Option<&'t mut Value> {
+        self.path().split('.').try_fold(tree, |tree, name| tree.get_mut(name))
     }
 
     /// Whether its value is never shown.
@@ -131,13 +143,21 @@ impl<T: Typed> Typed for Option<T> {
 }
 
 /// One listing of every section and key: makes the structs, their defaults, a `Debug` that masks
-/// secrets, and the table.
+/// secrets, and the table. After a section's keys, `with { ... }` holds sections inside it.
 macro_rules! sections {
     ($(
         $(#[doc = $section_doc:literal])+
         $section:ident: $Section:ident {
             $( $(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:expr $(, $rule:expr)*; )+
         }
+        $(with {
+            $(
+                $(#[doc = $inner_doc:literal])+
+                $inner:ident: $Inner:ident {
+                    $( $(#[doc = $ikey_doc:literal])+ $ikey:ident: $ity:ty = $idefault:expr $(, $irule:expr)*; )+
+                }
+            )+
+        })?
     )+) => {
         /// The whole configuration. Every key has a default but `server.api_key`.
         #[derive(Debug, Clone, Default, serde::Deserialize, serde::Serialize)]
@@ -147,46 +167,84 @@ macro_rules! sections {
         }
 
         $(
-            $(#[doc = $section_doc])+
-            #[derive(Clone, serde::Deserialize, serde::Serialize)]
-            #[serde(default, deny_unknown_fields)]
-            pub struct $Section { $( $(#[doc = $doc])+ pub $key: $ty, )+ }
-
-            impl Default for $Section {
-                fn default() -> Self {
-                    Self { $( $key: $default, )+ }
+            section! {
+                $(#[doc = $section_doc])+
+                $Section {
+                    $( $(#[doc = $doc])+ $key: $ty = $default $(, $rule)*; )+
+                    $($( $(#[doc = $inner_doc])+ $inner: $Inner = $Inner::default(); )+)?
                 }
             }
-
-            impl std::fmt::Debug for $Section {
-                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    let mut shown = f.debug_struct(stringify!($Section));
-                    $(
-                        let rules: &[Rule] = &[$($rule),*];
-                        if rules.contains(&Rule::Secret) {
-                            shown.field(stringify!($key), &netpulse_model::secret::MASK);
-                        } else {
-                            shown.field(stringify!($key), &self.$key);
-                        }
-                    )+
-                    shown.finish()
+            $($(
+                section! {
+                    $(#[doc = $inner_doc])+
+                    $Inner { $( $(#[doc = $ikey_doc])+ $ikey: $ity = $idefault $(, $irule)*; )+ }
                 }
-            }
+            )+)?
         )+
 
-        /// Every section with what it is about, in the order of the documentation.
-        pub const SECTIONS: &[(&str, &str)] =
-            &[$((stringify!($section), concat!($($section_doc),+))),+];
+        /// Every section with what it is about, in the order of the documentation; one inside
+        /// another follows it, with its path (`redis.tls`).
+        pub const SECTIONS: &[(&str, &str)] = &[$(
+            (stringify!($section), concat!($($section_doc),+)),
+            $($( (concat!(stringify!($section), ".", stringify!($inner)), concat!($($inner_doc),+)), )+)?
+        )+];
 
         /// Every key, in the order of the documentation.
-        pub const KEYS: &[Key] = &[$($(Key {
-            section: stringify!($section),
-            name: stringify!($key),
-            kind: <$ty as Typed>::KIND,
-            optional: <$ty as Typed>::OPTIONAL,
-            doc: concat!($($doc),+),
-            rules: &[$($rule),*],
-        }),+),+];
+        pub const KEYS: &[Key] = &[$(
+            $(Key {
+                section: stringify!($section),
+                name: stringify!($key),
+                kind: <$ty as Typed>::KIND,
+                optional: <$ty as Typed>::OPTIONAL,
+                doc: concat!($($doc),+),
+                rules: &[$($rule),*],
+            },)+
+            $($($(Key {
+                section: concat!(stringify!($section), ".", stringify!($inner)),
+                name: stringify!($ikey),
+                kind: <$ity as Typed>::KIND,
+                optional: <$ity as Typed>::OPTIONAL,
+                doc: concat!($($ikey_doc),+),
+                rules: &[$($irule),*],
+            },)+)+)?
+        )+];
     };
 }
 pub(crate) use sections;
+
+/// One section's struct.
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])+
+        $Section:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:expr $(, $rule:expr)*; )+
+        }
+    ) => {
+        $(#[doc = $section_doc])+
+        #[derive(Clone, serde::Deserialize, serde::Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $Section { $( $(#[doc = $doc])+ pub $key: $ty, )+ }
+
+        impl Default for $Section {
+            fn default() -> Self {
+                Self { $( $key: $default, )+ }
+            }
+        }
+
+        impl std::fmt::Debug for $Section {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut shown = f.debug_struct(stringify!($Section));
+                $(
+                    let rules: &[Rule] = &[$($rule),*];
+                    if rules.contains(&Rule::Secret) {
+                        shown.field(stringify!($key), &netpulse_model::secret::MASK);
+                    } else {
+                        shown.field(stringify!($key), &self.$key);
+                    }
+                )+
+                shown.finish()
+            }
+        }
+    };
+}
+pub(crate) use section;

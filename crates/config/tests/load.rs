@@ -41,6 +41,10 @@ impl Case {
         errors.0.iter().map(|problem| self.clean(&problem.to_string())).collect()
     }
 
+    fn mistakes_or_none(&self) -> Vec<String> {
+        Loaded::read(self.options.clone()).problems.iter().map(|p| self.clean(&p.to_string())).collect()
+    }
+
     fn warnings(&self) -> Vec<String> {
         let warnings = Loaded::read(self.options.clone()).warnings;
         warnings.iter().map(|warning| self.clean(&warning.to_string())).collect()
@@ -128,7 +132,7 @@ fn every_mistake_is_told_at_once_with_its_line() {
          \x20 api_key: k-0123456789\n\
          \x20 port: 90000\n\
          \x20 hots: 0.0.0.0\n\
-         worker: {scheduler: fastest,\n\
+         worker: {scheduler: '',\n\
          \x20 lease: soon}\n\
          wroker:\n\
          \x20 lease: 3\n\
@@ -144,12 +148,18 @@ fn every_mistake_is_told_at_once_with_its_line() {
     .env("NETPULSE_STORE__MAX_QUED", "5")
     .env("NETPULSE_WORKER__KEEPALIVE", "-1");
     let mistakes = case.mistakes();
+    let outer: Vec<&str> =
+        netpulse_config::SECTIONS.iter().map(|(name, _)| *name).filter(|name| !name.contains('.')).collect();
+    let sections = format!(
+        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are {}",
+        outer.join(", ")
+    );
     for expected in [
         "np.yaml:3: server.port: 90000 is out of bounds: expected 0 to 65535",
         "np.yaml:4: server.hots: no such key: did you mean `server.host`?",
-        "np.yaml:5: worker.scheduler: `fastest` is not known: expected one of greedy, least_load, least_load_random, load_weighted_random",
+        "np.yaml:5: worker.scheduler: must not be empty",
         "np.yaml:6: worker.lease: `soon` is no whole number: expected 1 to 3600",
-        "np.yaml:7: wroker: no such section (did you mean `worker`?): there are server, job, worker, store, session, platform, template, storage, webhook, audit, log",
+        &sections,
         "np.yaml:10: job.default_strategy: napalm: `pined` is not known: expected one of fifo, pinned (did you mean `pinned`?)",
         "np.yaml:12: scheduler: no such key: did you mean `worker.scheduler`?",
         "np.yaml:14: session.host_keys: `stric` is not known: expected one of accept-new, strict, off (did you mean `strict`?)",
@@ -222,13 +232,15 @@ fn keys_of_the_python_system_warn_and_never_fail() {
          plugin: {driver: netpulse/plugins/drivers/}\n\
          log: {config: config/log-config.yaml, level: INFO}\n",
     )
+    .env("REDIS_PW", "hidden")
     .env("NETPULSE__CREDENTIAL__VAULT__URL", "http://vault:8200");
     assert_eq!(case.load().worker.scheduler, "load_weighted_random");
+    assert_eq!(case.load().redis.password.as_deref(), Some("hidden"));
     let warnings = case.warnings();
     for start in [
         "np.yaml:1: server.gunicorn_worker: is accepted and does nothing: ",
         "np.yaml:4: worker.ttl: ",
-        "np.yaml:5: redis: is accepted and does nothing: ",
+        "np.yaml:5: redis.host: does nothing while `store.engine` is `embedded`",
         "np.yaml:6: plugin: ",
         "np.yaml:7: log.config: ",
         "environment variable NETPULSE__CREDENTIAL__VAULT__URL: credential.vault.url: ",
@@ -242,6 +254,12 @@ fn keys_of_the_python_system_warn_and_never_fail() {
 fn promise_12_secrets_are_never_shown() {
     let case = case("server:\n  api_key: very-secret-key\n");
     let shown = format!("{:?} {:?}", case.load(), Loaded::read(case.options.clone()));
+    assert!(!shown.contains("very-secret-key"), "{shown}");
+    let quiet = self::case(KEY)
+        .env("NETPULSE_REDIS__PASSWORD", "very-secret-key")
+        .env("NETPULSE_REDIS__SENTINEL__PASSWORD", "very-secret-key")
+        .env("NETPULSE_STORE__SEAL_KEY", "very-secret-key");
+    let shown = format!("{:?} {:?}", quiet.load(), Loaded::read(quiet.options.clone()));
     assert!(!shown.contains("very-secret-key"), "{shown}");
     let wrong = self::case("server:\n  api_key: [very-secret-key]\n").mistakes().join("\n");
     assert!(!wrong.contains("very-secret-key") && wrong.contains("server.api_key"), "{wrong}");
@@ -284,6 +302,8 @@ fn every_key_can_be_set_by_its_variable() {
             "worker.scheduler" => "greedy".into(),
             "job.default_strategy" => "napalm=pinned".into(),
             "session.host_keys" => "strict".into(),
+            "store.engine" => "redis".into(),
+            "redis.tls.enabled" | "redis.sentinel.enabled" => "true".into(),
             "log.level" => "DEBUG".into(),
             "log.format" => "json".into(),
             "webhook.format" => "legacy".into(),
@@ -300,4 +320,78 @@ fn every_key_can_be_set_by_its_variable() {
         let setting = loaded.settings.iter().find(|s| s.key.path() == key.path()).unwrap();
         assert_eq!(setting.origin, Origin::Env { variable: key.env() });
     }
+}
+
+#[test]
+fn sections_inside_sections_from_file_environment_and_flag() {
+    let yaml = format!(
+        "{KEY}store: {{engine: redis}}\nredis:\n  host: r1\n  tls:\n    enabled: false\n  sentinel: {{port: 26400}}\n"
+    );
+    let config = case(&yaml)
+        .env("NETPULSE_REDIS__SENTINEL__ENABLED", "yes")
+        .env("NETPULSE_REDIS__KEY__PREFIX", "site-a")
+        .load();
+    let redis = &config.redis;
+    assert_eq!((redis.host.as_str(), redis.port, redis.timeout, redis.keepalive), ("r1", 6379, 30, 30));
+    assert!(redis.sentinel.enabled && !redis.tls.enabled);
+    assert_eq!((redis.sentinel.port, redis.sentinel.master_name.as_str()), (26_400, "mymaster"));
+    assert_eq!(redis.key.prefix, "site-a");
+    assert_eq!(redis.key.host_to_node_map, "netpulse:host_to_node_map");
+    let mut flagged = case(&yaml);
+    flagged.options = flagged.options.with_override("redis.sentinel.port", "26500", "--test");
+    assert_eq!(flagged.load().redis.sentinel.port, 26_500);
+    let mistakes =
+        case(&format!("{KEY}redis:\n  tls: 5\n  sentinel:\n    prot: 3\n  key:\n    zzzzzz: 1\n")).mistakes();
+    assert_eq!(mistakes[0], "np.yaml:3: redis.tls: `5` is no section: expected keys below `redis.tls:`");
+    assert_eq!(
+        mistakes[1],
+        "np.yaml:5: redis.sentinel.prot: no such key: did you mean `redis.sentinel.port`?"
+    );
+    assert_eq!(
+        mistakes[2],
+        "np.yaml:7: redis.key.zzzzzz: no such key: `redis.key` has prefix, host_to_node_map, node_info_map"
+    );
+}
+
+#[test]
+fn the_files_of_tls_to_redis_must_be_there_once_it_is_enabled() {
+    let yaml = |enabled: bool| {
+        format!(
+            "{KEY}redis:\n  tls:\n    enabled: {enabled}\n    ca: /nowhere/ca.pem\n    cert: /nowhere/c.pem\n"
+        )
+    };
+    assert!(case(&yaml(false)).mistakes_or_none().is_empty());
+    let mistakes = case(&yaml(true)).mistakes();
+    for expected in [
+        "np.yaml:5: redis.tls.ca: there is no file `/nowhere/ca.pem` that can be read",
+        "np.yaml:6: redis.tls.cert: there is no file `/nowhere/c.pem` that can be read",
+        "np.yaml:6: redis.tls.cert: `redis.tls.key` is missing: a certificate and its key belong together",
+    ] {
+        assert!(mistakes.iter().any(|m| m == expected), "missing: {expected}\nin: {mistakes:#?}");
+    }
+    assert_eq!(mistakes.len(), 3, "{mistakes:#?}");
+}
+
+#[test]
+fn the_engine_is_named_and_the_python_systems_switch_wins() {
+    let engine = |case: Case| case.load().store.engine;
+    assert_eq!(engine(case(KEY)), "embedded");
+    let redis = || case(&format!("{KEY}store: {{engine: redis}}\n"));
+    assert_eq!(engine(redis()), "redis");
+    for word in ["1", "true", "YES", "on"] {
+        let mut forced = redis().env("NETPULSE_FAKE_REDIS", word);
+        forced.options = forced.options.with_override("store.engine", "redis", "--engine");
+        assert_eq!(engine(forced), "embedded", "{word}");
+    }
+    for word in ["0", "false", "no", "off", ""] {
+        assert_eq!(engine(redis().env("NETPULSE_FAKE_REDIS", word)), "redis", "{word}");
+    }
+    assert_eq!(engine(redis().dotenv("NETPULSE_FAKE_REDIS=on\n")), "embedded");
+    let wrong = redis().env("NETPULSE_FAKE_REDIS", "perhaps").mistakes();
+    assert!(
+        wrong[0].contains("NETPULSE_FAKE_REDIS") && wrong[0].contains("neither true nor false"),
+        "{wrong:?}"
+    );
+    let unknown = case(&format!("{KEY}store: {{engine: reddis}}\n")).mistakes();
+    assert!(unknown[0].contains("expected one of embedded, redis (did you mean `redis`?)"), "{unknown:?}");
 }

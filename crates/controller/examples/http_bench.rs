@@ -127,7 +127,8 @@ async fn main() {
         drivers: Drivers::new(vec![Arc::new(NoDevice)]),
         webhooks: Default::default(),
         templates: None,
-        self_healing: Arc::default(),
+        registry: prometheus_client::registry::Registry::default(),
+        draining: CancellationToken::new(),
         shutdown: shutdown.clone(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

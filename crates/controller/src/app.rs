@@ -10,11 +10,15 @@ use netpulse_config::Config;
 use netpulse_model::{Job, JobId};
 use netpulse_plugin::{Drivers, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
+use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::ApiError;
+use crate::health::Readiness;
+use crate::metrics::Metrics;
 
 /// Longest a call to the store may take before the client gets 503.
 const STORE_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,9 +38,10 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// The template engines; without them `/template/...` answers 501.
     pub templates: Option<Arc<dyn Templates>>,
-    /// How often something was repaired without a human: counted by the workers, shown by
-    /// `/system/stats`.
-    pub self_healing: Arc<AtomicU64>,
+    /// What `/metrics` shows beside the controller's own figures: those of a node in this process.
+    pub registry: Registry,
+    /// Once cancelled, what would begin something is answered 503 with `Retry-After`.
+    pub draining: CancellationToken,
     /// Ends event streams and waiting requests when the server stops.
     pub shutdown: CancellationToken,
 }
@@ -51,8 +56,11 @@ pub(crate) struct Inner {
     pub(crate) drivers: Drivers,
     pub(crate) webhooks: Webhooks,
     pub(crate) templates: Option<Arc<dyn Templates>>,
-    pub(crate) self_healing: Arc<AtomicU64>,
-    pub(crate) self_healing_at_start: u64,
+    pub(crate) metrics: Metrics,
+    pub(crate) draining: CancellationToken,
+    /// Requests in hand.
+    pub(crate) requests: TaskTracker,
+    pub(crate) ready: Readiness,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     pub(crate) key_header: Option<HeaderName>,
@@ -87,13 +95,15 @@ impl App {
             renders: Arc::new(Semaphore::new(threads * 2)),
             request_prefix: JobId::random().to_string().get(..8).unwrap_or("np").to_owned(),
             request_count: AtomicU64::new(0),
-            self_healing_at_start: parts.self_healing.load(Ordering::Relaxed),
+            metrics: Metrics::new(parts.registry),
+            draining: parts.draining,
+            requests: TaskTracker::new(),
+            ready: Readiness::default(),
             config: parts.config,
             queue: parts.queue,
             drivers: parts.drivers,
             webhooks: parts.webhooks,
             templates: parts.templates,
-            self_healing: parts.self_healing,
             shutdown: parts.shutdown,
         }))
     }
@@ -108,7 +118,10 @@ impl App {
         &self,
         call: impl Future<Output = Result<T, QueueError>>,
     ) -> Result<T, ApiError> {
-        match tokio::time::timeout(STORE_DEADLINE, call).await {
+        let began = Instant::now();
+        let answer = tokio::time::timeout(STORE_DEADLINE, call).await;
+        self.metrics.store(began.elapsed());
+        match answer {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -20,13 +20,19 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 pub(crate) async fn pass(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let _in_hand = app.requests.token();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let id = request_id(&app, request.headers());
     let method = request.method().clone();
     let uri = request.uri().clone();
     let shape = Shape::of(&app, uri.path(), request.headers());
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
 
-    let mut response = if auth::is_open(uri.path()) || auth::allowed(&app, request.headers(), uri.query()) {
+    let known = auth::is_open(uri.path()) || auth::allowed(&app, request.headers(), uri.query());
+    let mut response = if known && method == Method::POST && app.draining.is_cancelled() {
+        let sentence = "This server is about to end and takes nothing new; try again: another one answers, or it is back";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, sentence).retry_after(2).into_response()
+    } else if known {
         match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await {
             Ok(response) => response,
             Err(panic) => {
@@ -57,6 +63,7 @@ pub(crate) async fn pass(State(app): State<App>, request: Request, next: Next) -
         }
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    app.metrics.answered(&method, route.as_ref().map(MatchedPath::as_str), status, started.elapsed());
     span.in_scope(|| log(&app, &method, &uri, status, started));
     response
 }

@@ -21,6 +21,8 @@ mod body;
 mod docs;
 mod error;
 mod gate;
+mod health;
+mod metrics;
 mod openapi;
 mod query;
 mod reply;
@@ -31,6 +33,7 @@ mod submit;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
+use tokio_util::task::TaskTracker;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub use app::Parts;
@@ -54,8 +57,24 @@ impl Controller {
 
     /// The whole API: routes, key, errors, request ids, CORS as configured.
     pub fn router(&self) -> Router {
+        self.finished(routes::all())
+    }
+
+    /// What monitoring asks, and nothing else: `/metrics`, `/health/live`, `/health/ready`. For a
+    /// process without the API.
+    pub fn probes(&self) -> Router {
+        self.finished(routes::probes())
+    }
+
+    /// The requests in hand: once closed, it says when the last one has been answered.
+    #[must_use]
+    pub fn requests(&self) -> TaskTracker {
+        self.app.requests.clone()
+    }
+
+    fn finished(&self, routes: Router<App>) -> Router {
         let app = self.app.clone();
-        let router = routes::all()
+        let router = routes
             .fallback(async || ApiError::missing("Not Found"))
             .method_not_allowed_fallback(async || {
                 ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")

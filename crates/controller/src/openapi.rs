@@ -17,11 +17,11 @@ use crate::routes::{device, events, jobs, system, template, workers};
     ),
     paths(
         device::exec, device::bulk, device::test,
-        jobs::list, jobs::cancel_waiting, jobs::one, jobs::cancel, jobs::why,
+        jobs::list, jobs::cancel_waiting, jobs::one, jobs::cancel, why::why,
         events::of_job, events::all,
-        workers::list, workers::stop, workers::stop_some,
+        workers::list, workers::stop, workers::stop_some, nodes::list,
         template::render, template::render_named, template::parse, template::parse_named,
-        system::health, system::stats,
+        system::health, system::live, system::ready, system::stats, system::metrics,
     ),
     components(schemas(netpulse_model::api::GapBody)),
     tags(

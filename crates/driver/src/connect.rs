@@ -90,6 +90,59 @@ const NOT_HONOURED: &[(&str, &str)] = &[
     ("use_keys", "keys of the server's own user are not tried; give `key_file` or `pkey`"),
 ];
 
+/// Names that are read from `connection_args`, by whichever driver. Others may stand there too (a
+/// site's own fields), so only what looks like a slip of one of these is named.
+const READ: &[&str] = &[
+    "device_type",
+    "host",
+    "ip",
+    "port",
+    "username",
+    "password",
+    "secret",
+    "passphrase",
+    "pkey",
+    "key_file",
+    "key_filename",
+    "allow_agent",
+    "proxy_host",
+    "proxy_port",
+    "proxy_username",
+    "proxy_password",
+    "proxy_pkey",
+    "proxy_passphrase",
+    "proxy_key_file",
+    "proxy_key_filename",
+    "conn_timeout",
+    "timeout",
+    "banner_timeout",
+    "auth_timeout",
+    "session_timeout",
+    "read_timeout_override",
+    "keepalive",
+    "compress",
+    "ssh_profile",
+    "ssh_strict",
+    "host_key_policy",
+    "disabled_algorithms",
+    "default_enter",
+    "enable_mode",
+    "look_for_keys",
+];
+
+/// Says of each argument that looks like a slip of one that is read which that probably is.
+pub(crate) fn slips(args: &ConnectionArgs) -> Vec<String> {
+    let others = |name: &str| READ.contains(&name) || NOT_HONOURED.iter().any(|(known, _)| *known == name);
+    let unread = args.0.keys().filter(|key| !others(key));
+    unread
+        .filter_map(|key| {
+            let near = crate::unused::nearest(key, READ)?;
+            let shown: String = key.chars().filter(|c| !c.is_control()).take(60).collect();
+            Some(format!("`connection_args.{shown}` was not used: did you mean `{near}`?"))
+        })
+        .collect()
+}
+
 /// The device that arguments mean.
 ///
 /// # Errors
@@ -325,7 +378,7 @@ fn read(
         legacy_devices: settings.legacy_devices.clone(),
         ..defaults
     };
-    let mut warnings = Vec::new();
+    let mut warnings = slips(args);
     for (key, why) in NOT_HONOURED {
         let asks = match f.get(key) {
             None | Some(Value::Bool(false)) => false,
@@ -348,6 +401,16 @@ fn read(
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn slips_of_known_names_are_named_and_other_fields_are_let_be() {
+        let given = json!({"host": "h", "username": "u", "pasword": "p", "conn_timout": 3, "site": "hq",
+            "proxyhost": "j", "session_log": null, "global_delay_factor": 2, "fast_cli": true, "ports": [1]});
+        let said = slips(&args(given));
+        let named: Vec<&str> = said.iter().filter_map(|s| s.split('`').nth(3)).collect();
+        assert_eq!(named, ["password", "conn_timeout", "proxy_host", "port"], "{said:?}");
+        assert!(!said.concat().contains("`p`"), "no value is shown");
+    }
 
     fn args(value: Value) -> ConnectionArgs {
         ConnectionArgs(value.as_object().unwrap().clone())

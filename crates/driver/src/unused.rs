@@ -34,7 +34,7 @@ pub(crate) fn warnings(
 }
 
 /// The name that looks most like `typed`, when one is close.
-fn nearest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
     // Typing errors are few; short names are close to everything.
     let most = if typed.chars().count() <= 4 { 1 } else { 2 };
     known

@@ -152,8 +152,78 @@ pub struct WhyResponse {
     /// Not before this time (a retry).
     #[schema(value_type = Option<String>, format = DateTime)]
     pub not_before: Option<Timestamp>,
+    /// The node that owns its device, or that was chosen for it.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// What it waits for, in one word.
+    #[serde(default)]
+    pub kind: WhyKind,
     /// All of it as a sentence.
     pub reason: String,
+}
+
+/// What a job waits for. Where several hold, the one that must go first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyKind {
+    /// It has ended.
+    #[default]
+    Ended,
+    /// It runs.
+    Runs,
+    /// It is held until a time: its next try.
+    HeldUntil,
+    /// No node lives that could run it.
+    NoNode,
+    /// Nodes live, and none has room for its device.
+    Capacity,
+    /// Another job holds its device.
+    DeviceBusy,
+    /// Other jobs of its queue go first.
+    Order,
+    /// Nothing: it is next.
+    Next,
+}
+
+/// A node: what it takes, and how much of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInResponse {
+    /// Its name.
+    pub name: String,
+    /// `ready`; `draining`: it takes nothing new; `silent`: it no longer renews its leases.
+    pub state: NodeState,
+    /// `devices`, `fifo`; none while it drains.
+    pub roles: Vec<String>,
+    /// Devices it may hold at a time.
+    pub capacity: u64,
+    /// Devices it owns, or that were given to it.
+    pub devices: u64,
+    /// Jobs it runs.
+    pub running: u64,
+    /// Its workers.
+    pub workers: u64,
+    /// Its process, on its machine.
+    pub pid: Option<u32>,
+    /// Repairs without a human since it came up.
+    pub self_healing: u64,
+    /// When it joined.
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: Timestamp,
+    /// When it last said that it lives.
+    #[schema(value_type = String, format = DateTime)]
+    pub renewed_at: Timestamp,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It takes jobs.
+    Ready,
+    /// It takes nothing new and ends what runs.
+    Draining,
+    /// It does not renew its leases.
+    Silent,
 }
 
 /// A worker's name, as an answer to its deletion.
@@ -234,7 +304,7 @@ pub struct NodeStats {
 /// Repairs without a human.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SelfHealing {
-    /// How often since this server came up.
+    /// How often, over all nodes that live, since each came up.
     pub total_triggers: u64,
 }
 

@@ -43,6 +43,10 @@ pub struct WorkerRecord {
     pub successful_job_count: u64,
     /// Jobs that ended `failed`.
     pub failed_job_count: u64,
+    /// How often it repaired something without a human since it came up; a node's speaks for all
+    /// its workers (added).
+    #[serde(default)]
+    pub self_healing: u64,
 }
 
 /// A node as the schedulers see it.

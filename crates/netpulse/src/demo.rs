@@ -12,7 +12,7 @@ use netpulse_simulator::{Plan, Running, Simulator};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::server::Server;
+use crate::server::{Server, Shape};
 use crate::stop::Stop;
 use crate::ui::{Text, Tone, Ui, plain, seconds, short, tone_of};
 
@@ -103,11 +103,11 @@ async fn show(args: &DemoArgs, ui: &Ui) -> Outcome {
     config.storage.staging = folder.0.join("staging");
     // `netpulse webhook-dev` on this machine may be told.
     config.webhook.allow_private.push("127.0.0.0/8".into());
-    let mut server = match Server::start(config.clone()).await {
+    let mut server = match Server::start(config.clone(), Shape::All).await {
         // The show needs no particular port.
         Err(_) if args.port != 0 => {
             config.server.port = 0;
-            Server::start(config).await?
+            Server::start(config, Shape::All).await?
         }
         started => started?,
     };

@@ -120,6 +120,8 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Controller(serve::ControllerArgs),
+    Worker(serve::WorkerArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     Exec(exec::ExecArgs),
@@ -155,11 +157,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli, ui: &Ui) -> Outcome {
     let global = &cli.global;
     // A server logs as its configuration says; the flag is part of that.
-    if let (Some(level), false) = (&global.log_level, matches!(cli.command, Command::Serve(_))) {
+    let serves = matches!(cli.command, Command::Serve(_) | Command::Controller(_) | Command::Worker(_));
+    if let (Some(level), false) = (&global.log_level, serves) {
         logging::start(level, "text")?;
     }
     match cli.command {
         Command::Serve(args) => serve::run(&args, global.log_level.as_deref(), ui),
+        Command::Controller(args) => serve::controller(&args, global.log_level.as_deref(), ui),
+        Command::Worker(args) => serve::worker(&args, global.log_level.as_deref(), ui),
         Command::Bench(args) => bench::run(&args, ui),
         Command::Demo(args) => demo::run(&args, ui),
         Command::Config(args) => config::run(args, ui),

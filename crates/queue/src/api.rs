@@ -16,6 +16,14 @@ use tokio::sync::mpsc;
 /// A name that one running node goes by. Two nodes never share one.
 pub type NodeName = String;
 
+/// The name of the worker that serves `queue` on `node`: `sw-a_HostQ_192.0.2.1`, `sw-a_FifoQ`. A
+/// node for `FifoQ` alone is named like its worker.
+#[must_use]
+pub fn worker_name(node: &str, queue: &QueueName) -> String {
+    let queue = format!("_{queue}");
+    if node.ends_with(&queue) { node.to_owned() } else { format!("{node}{queue}") }
+}
+
 /// A job to be accepted.
 #[derive(Clone)]
 pub struct NewJob {
@@ -323,6 +331,9 @@ pub struct JobCounts {
     pub failed: u64,
     /// As above.
     pub canceled: u64,
+    /// When the job that has waited longest was accepted.
+    #[serde(default)]
+    pub oldest: Option<Timestamp>,
 }
 
 /// Whose events to follow.
@@ -413,6 +424,15 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The nodes known: those that live, and those that fell silent and have not come back.
     async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError>;
+
+    /// The node takes nothing new, while what it has ends: from now on no device and no job of
+    /// `FifoQ` is offered to it or given to it, and it is not offered to a [`Placer`]. It keeps what
+    /// it holds until it gives it back. Ends with [`Queue::leave`] or another [`Queue::join`].
+    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        // For engines that cannot; a drain is complete all the same, only slower.
+        let _ = node;
+        Ok(())
+    }
 
     /// Leaves: its leases end at once, its workers are removed.
     async fn leave(&self, node: &str) -> Result<(), QueueError>;

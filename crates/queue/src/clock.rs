@@ -52,6 +52,11 @@ impl Clock {
         self.moved.notify_one();
     }
 
+    /// How far it has been pushed forward, microseconds.
+    pub(crate) fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn now(&self) -> Moment {
         let ahead = self.ahead.load(Ordering::SeqCst);
         Moment {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use netpulse_model::event::{Event, EventId, What};
-use netpulse_model::{JobId, Timestamp};
+use netpulse_model::{Job, JobId, Timestamp};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -63,6 +63,17 @@ impl Events {
         Self { ring: Mutex::new(ring), size, all: Notify::new() }
     }
 
+    /// Forgets everything and goes on with id `first`: what lay before is a gap for its watchers.
+    pub(crate) fn restart(&self, first: u64) {
+        let mut ring = self.ring.lock();
+        ring.first = first;
+        ring.events.clear();
+        ring.bytes = 0;
+        ring.trails.clear();
+        drop(ring);
+        self.all.notify_waiters();
+    }
+
     pub(crate) fn push(&self, at: Timestamp, job: JobId, device: Option<String>, what: What) {
         let cost = cost(&what);
         let ended = matches!(what, What::Ended { .. });
@@ -99,6 +110,11 @@ impl Events {
         }
         drop(ring);
         self.all.notify_waiters();
+    }
+
+    /// Id of the first event kept, or the next one when none is.
+    pub(crate) fn first(&self) -> u64 {
+        self.ring.lock().first
     }
 
     /// Id of the latest event, or the one before the first.
@@ -211,6 +227,48 @@ fn cut_text(text: &mut String) {
         text.truncate(text.floor_char_boundary(LINE_LIMIT));
         text.shrink_to_fit();
     }
+}
+
+/// A job's life as it tells it itself. All bear `last`, so that a follower resumes after it.
+pub(crate) fn told(job: &Job, last: u64) -> Vec<Event> {
+    let device = job.device.as_ref().map(ToString::to_string);
+    let event = |at, what| Event { id: EventId(last), at, job: job.id, device: device.clone(), what };
+    let mut events = vec![event(job.created_at, What::Queued { queue: job.queue.to_string() })];
+    if let Some(at) = job.started_at {
+        let worker = job.worker.clone().unwrap_or_default();
+        events.push(event(at, What::Started { worker, attempt: job.attempt }));
+    }
+    let lines = job.result.iter().filter_map(|result| result.retval.as_ref()).flatten();
+    let total = lines.clone().count();
+    for (index, line) in lines.enumerate() {
+        let what = What::Line {
+            index,
+            total,
+            command: line.command.clone(),
+            stdout: line.stdout.clone(),
+            stderr: line.stderr.clone(),
+            exit_status: line.exit_status,
+        };
+        events.push(event(job.ended_at.unwrap_or(job.created_at), cut(what)));
+    }
+    events.extend(ended(job, last));
+    events
+}
+
+/// The end of a job as an event, when it has ended.
+pub(crate) fn ended(job: &Job, last: u64) -> Option<Event> {
+    let result = job.result.as_ref()?;
+    Some(Event {
+        id: EventId(last),
+        at: job.ended_at.unwrap_or(job.created_at),
+        job: job.id,
+        device: job.device.as_ref().map(ToString::to_string),
+        what: What::Ended {
+            status: job.status,
+            outcome: result.outcome,
+            message: result.error.as_ref().map(|error| error.message.clone()),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -52,10 +52,12 @@ pub mod conformance;
 mod core;
 mod embedded;
 mod events;
+mod redis;
 mod seal;
 
 pub use api::*;
 pub use clock::Clock;
 pub use embedded::{Embedded, Faults, OpenError, Options};
 pub use events::{LINE_LIMIT, RingSize};
-pub use seal::SealError;
+pub use redis::{Redis, RedisOpenError, RedisOptions, RedisSentinel, RedisTls};
+pub use seal::{SealError, SealKey};

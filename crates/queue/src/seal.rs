@@ -57,6 +57,54 @@ impl OneKey {
     }
 }
 
+/// A sealing key that several processes share.
+#[derive(Clone)]
+pub struct SealKey(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealKey")
+    }
+}
+
+impl SealKey {
+    /// A key that is kept elsewhere.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The key that stands for a passphrase: PBKDF2 with HMAC-SHA-256 and 210,000 rounds, so that
+    /// every process that knows the passphrase has the same key. It takes about a tenth of a
+    /// second: call it once, where blocking is allowed.
+    #[must_use]
+    pub fn from_passphrase(passphrase: &str) -> Self {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        pbkdf2(passphrase.as_bytes(), b"netpulse seal v1", 210_000, &mut key);
+        Self(key)
+    }
+}
+
+/// One block of PBKDF2-HMAC-SHA-256 (RFC 8018).
+fn pbkdf2(secret: &[u8], salt: &[u8], rounds: u32, out: &mut [u8; 32]) {
+    use hmac::{Hmac, KeyInit as _, Mac};
+    let Ok(keyed) = Hmac::<Sha256>::new_from_slice(secret) else {
+        // HMAC takes keys of every length.
+        return;
+    };
+    let once = |parts: &[&[u8]]| {
+        let mut mac = keyed.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        <[u8; 32]>::from(mac.finalize().into_bytes())
+    };
+    let mut block = once(&[salt, &1_u32.to_be_bytes()]);
+    *out = block;
+    for _ in 1..rounds {
+        block = once(&[&block]);
+        out.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= byte);
+    }
+}
+
 /// The keys of one store: the first seals, all open.
 pub struct Keyring {
     keys: Vec<OneKey>,
@@ -83,6 +131,12 @@ impl Keyring {
             }
         }
         Ok(Self { keys })
+    }
+
+    /// The keys of a store that several processes share; none seals and opens nothing.
+    #[must_use]
+    pub fn shared(keys: &[SealKey]) -> Self {
+        Self { keys: keys.iter().map(|key| OneKey::new(&key.0)).collect() }
     }
 
     /// Seals `text` for `job`.
@@ -179,6 +233,20 @@ mod tests {
         assert!(again.open_sealed(job, &[]).is_err());
         let mode = fs::metadata(folder.path().join("seal.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_passphrase_gives_the_same_key_everywhere() {
+        // RFC 7914, section 11, gives this block for PBKDF2-HMAC-SHA-256.
+        let mut key = [0; 32];
+        pbkdf2(b"passwd", b"salt", 1, &mut key);
+        assert_eq!(key[..8], [0x55, 0xac, 0x04, 0x6e, 0x56, 0xe3, 0x08, 0x9f]);
+        let job = JobId::random();
+        let one = Keyring::shared(&[SealKey::from_passphrase("correct horse")]);
+        let two = Keyring::shared(&[SealKey::new([7; 32]), SealKey::from_passphrase("correct horse")]);
+        let sealed = one.seal(job, b"x").unwrap();
+        assert_eq!(two.open_sealed(job, &sealed).unwrap(), b"x", "the older of two keys still opens");
+        assert!(one.open_sealed(job, &two.seal(job, b"x").unwrap()).is_err());
     }
 
     #[test]

@@ -58,6 +58,15 @@ fn main() {
             (names, c["raw"].as_str().unwrap().to_owned())
         })
         .collect();
+    if std::env::args().nth(2).is_some_and(|a| a == "once") {
+        for (names, raw) in &cases {
+            for name in names {
+                let template = Template::compile(&texts[name]).unwrap();
+                std::hint::black_box(template.parse(raw).unwrap());
+            }
+        }
+        return;
+    }
     let before = memory_mb();
     let compiled: HashMap<&str, Template> =
         texts.iter().map(|(n, t)| (n.as_str(), Template::compile(t).unwrap())).collect();
@@ -91,6 +100,18 @@ fn main() {
             }
         }
     });
+    if std::env::args().nth(2).is_some_and(|a| a == "textfsm") {
+        best(60, || {
+            for (names, raw) in &cases {
+                for name in names {
+                    let template = Template::compile(&texts[name]).unwrap();
+                    std::hint::black_box(template.parse(raw).unwrap());
+                }
+            }
+        });
+        println!("compile and parse {both:.4} compile {compile:.4} parse {parse:.4}");
+        return;
+    }
     let renders: Vec<(String, Value, Value)> = read(&folder, "jinja2-cases.jsonl")
         .into_iter()
         .filter(|c| c["error"].is_null())

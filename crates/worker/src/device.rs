@@ -21,6 +21,8 @@ pub(crate) struct Mailbox {
     pending: AtomicBool,
     /// End after the current job.
     pub(crate) stop: CancellationToken,
+    /// End for the sake of another node: what waits is for whoever is next, not for this node.
+    hand_over: AtomicBool,
     /// Since when it is idle, for choosing who makes room.
     pub(crate) idle_since: parking_lot::Mutex<Option<Instant>>,
 }
@@ -31,6 +33,7 @@ impl Mailbox {
             notify: Notify::new(),
             pending: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            hand_over: AtomicBool::new(false),
             idle_since: parking_lot::Mutex::new(None),
         };
         mailbox.wake();
@@ -41,6 +44,12 @@ impl Mailbox {
     pub(crate) fn wake(&self) {
         self.pending.store(true, Ordering::SeqCst);
         self.notify.notify_one();
+    }
+
+    /// Give the device to another node as soon as nothing runs on it.
+    pub(crate) fn hand_over(&self) {
+        self.hand_over.store(true, Ordering::SeqCst);
+        self.stop.cancel();
     }
 
     /// Whether it was woken and has not looked since.
@@ -81,6 +90,7 @@ pub(crate) async fn run(node: Arc<Inner>, device: DeviceKey, mailbox: Arc<Mailbo
         birth_at: now,
         successful_job_count: 0,
         failed_job_count: 0,
+        self_healing: 0,
     };
     let mut owner = Owner { node, device, mailbox, record, held: None };
     while owner.own().await {}
@@ -91,6 +101,8 @@ impl Owner {
     /// Takes the lease and serves until it ends. True when there may be more to do.
     async fn own(&mut self) -> bool {
         let taken = Instant::now();
+        // To ask for the lease is to look: when another has it, only a new wake asks again.
+        self.mailbox.pending.store(false, Ordering::SeqCst);
         let lease = match self.node.queue.acquire(&self.node.name, &self.device).await {
             Ok(Some(lease)) => lease,
             // Somebody else owns it and serves its queue; we hear of it when they no longer do.
@@ -112,6 +124,10 @@ impl Owner {
             Box::pin(held.session.close()).await;
         }
         self.node.unwatch_lease(&self.device, ticket);
+        if self.mailbox.hand_over.load(Ordering::SeqCst) || self.node.stopping.is_cancelled() {
+            // With the lease goes what waits; who is woken from here on was chosen anew.
+            self.mailbox.pending.store(false, Ordering::SeqCst);
+        }
         // The right ends before the name goes: nobody of this node takes it in between.
         if let Err(error) = self.node.queue.release(&lease).await {
             tracing::warn!(worker = self.record.name, %error, "cannot give the lease back; it runs out by itself");

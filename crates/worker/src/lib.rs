@@ -11,9 +11,13 @@ mod engines;
 mod fence;
 mod fifo;
 mod job;
+#[cfg(test)]
+mod moving;
 mod node;
+mod placing;
 mod recorder;
 mod text;
 
 pub use engines::BuiltInTemplates;
-pub use node::{Counters, Node, NodeParts};
+pub use node::{Counters, Node, NodeParts, Serves};
+pub use placing::ByScheduler;

@@ -9,7 +9,7 @@ use netpulse_config::Config;
 use netpulse_model::worker::{WorkerRecord, WorkerState};
 use netpulse_model::{DeviceKey, JobId, QueueName, Timestamp};
 use netpulse_plugin::{Drivers, Templates};
-use netpulse_queue::{Queue, QueueError, Signal};
+use netpulse_queue::{Queue, QueueError, Role, Signal, worker_name};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -21,8 +21,39 @@ use crate::device::{self, Mailbox};
 use crate::fence::Clock;
 use crate::fifo;
 
+/// Which work a node takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// Devices and `FifoQ`, under one name.
+    All,
+    /// Devices, each by a worker of its own.
+    Devices,
+    /// `FifoQ`, under the name of its one worker.
+    Fifo,
+}
+
+impl Serves {
+    fn devices(self) -> bool {
+        self != Self::Fifo
+    }
+
+    fn fifo(self) -> bool {
+        self != Self::Devices
+    }
+
+    /// What the queue is told. A lease for each pinned worker, whose bound is kept here, and one for
+    /// each FIFO slot, whose modifications hold their device's too.
+    fn role(self, config: &Config) -> Role {
+        let pinned = if self.devices() { config.worker.pinned_per_node.max(1) } else { 0 };
+        let slots = if self.fifo() { config.worker.fifo_concurrency.max(1) } else { 0 };
+        Role { capacity: pinned.saturating_add(slots), devices: self.devices(), fifo: self.fifo() }
+    }
+}
+
 /// What a node needs.
 pub struct NodeParts {
+    /// Which work it takes.
+    pub serves: Serves,
     /// The configuration.
     pub config: Arc<Config>,
     /// Where jobs come from.
@@ -49,9 +80,13 @@ impl Counters {
 /// Cancels remembered that found no run: those of jobs claimed this very moment.
 const EARLY_CANCELS: usize = 1024;
 
+/// Longest that a node waits for the store to hear that it goes.
+const STORE_TOLD: Duration = Duration::from_secs(5);
+
 /// What the workers of a node share.
 pub(crate) struct Inner {
     pub(crate) name: String,
+    serves: Serves,
     pub(crate) config: Arc<Config>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
@@ -60,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
+    /// Somebody asked for a drain.
+    asked: CancellationToken,
     outbox: Arc<Notify>,
     /// Take nothing more; end after the current job.
     pub(crate) stopping: CancellationToken,
@@ -98,11 +135,11 @@ impl Owners {
 
 impl Inner {
     pub(crate) fn fifo_name(&self) -> String {
-        format!("{}_FifoQ", self.name)
+        worker_name(&self.name, &QueueName::Fifo)
     }
 
     pub(crate) fn pinned_name(&self, device: &DeviceKey) -> String {
-        format!("{}_HostQ_{device}", self.name)
+        worker_name(&self.name, &QueueName::Host(device.clone()))
     }
 
     /// Between two questions to a store that does not answer.
@@ -235,10 +272,10 @@ impl Inner {
                     }
                 }
             }
-            // An idle worker makes room and is not started anew here; a busy one is idle soon enough.
+            // An idle worker gives it back at once, a busy one after its current job.
             Signal::HandOver(device) => {
                 if let Some(mailbox) = self.owners.lock().running.get(&device) {
-                    mailbox.stop.cancel();
+                    mailbox.hand_over();
                 }
             }
             Signal::Outbox => self.outbox.notify_one(),
@@ -251,7 +288,7 @@ impl Inner {
             Signal::StopWorker(name) => {
                 if name == self.name || name == self.fifo_name() {
                     tracing::warn!(worker = name, "asked to stop: this node drains");
-                    self.stopping.cancel();
+                    self.asked.cancel();
                     return;
                 }
                 let owners = self.owners.lock();
@@ -286,16 +323,7 @@ impl Inner {
                     watchers.iter().for_each(|(_, lost)| lost.cancel());
                 }
             }
-            record.last_heartbeat = Timestamp::now();
-            record.status =
-                if self.running.lock().is_empty() { WorkerState::Idle } else { WorkerState::Busy };
-            self.queue.put_worker(record.clone());
-            let fifo = {
-                let mut fifo = self.fifo.lock();
-                fifo.last_heartbeat = record.last_heartbeat;
-                fifo.clone()
-            };
-            self.queue.put_worker(fifo);
+            self.put_records(&mut record);
             tokio::time::sleep((lease / 4).min(self.clock.left()).max(Duration::from_millis(50))).await;
         }
     }
@@ -307,7 +335,7 @@ impl Inner {
             lost.cancel();
         }
         let asked = Instant::now();
-        match self.queue.join(&self.name, capacity(&self.config).into()).await {
+        match self.queue.join(&self.name, self.serves.role(&self.config)).await {
             Ok(signals) => {
                 tracing::warn!("this node had been written off; joined again");
                 self.clock.renewed(asked);
@@ -316,6 +344,36 @@ impl Inner {
                 self.fifo_wake.notify_one();
             }
             Err(error) => tracing::warn!(%error, "cannot join again; trying with the next renewal"),
+        }
+    }
+
+    /// Writes down the workers that speak for the whole node.
+    fn put_records(&self, record: &mut WorkerRecord) {
+        let status = if self.stopping.is_cancelled() {
+            WorkerState::Suspended
+        } else if self.running.lock().is_empty() {
+            WorkerState::Idle
+        } else {
+            WorkerState::Busy
+        };
+        record.last_heartbeat = Timestamp::now();
+        record.status = status;
+        record.self_healing = self.counters.self_healing.load(Ordering::Relaxed);
+        if self.serves.devices() {
+            self.queue.put_worker(record.clone());
+        }
+        if self.serves.fifo() {
+            let fifo = {
+                let mut fifo = self.fifo.lock();
+                fifo.last_heartbeat = record.last_heartbeat;
+                if !self.serves.devices() {
+                    // It is the node itself.
+                    fifo.status = status;
+                    fifo.self_healing = record.self_healing;
+                }
+                fifo.clone()
+            };
+            self.queue.put_worker(fifo);
         }
     }
 
@@ -331,6 +389,7 @@ impl Inner {
             birth_at: now,
             successful_job_count: 0,
             failed_job_count: 0,
+            self_healing: 0,
         }
     }
 }
@@ -347,11 +406,14 @@ impl Node {
     /// # Errors
     /// The store refuses the node.
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
-        let NodeParts { config, queue, drivers, templates } = parts;
-        let name = node_name(&config);
+        let NodeParts { serves, config, queue, drivers, templates } = parts;
+        let name = match serves {
+            Serves::All | Serves::Devices => host_name(&config),
+            Serves::Fifo => worker_name(&host_name(&config), &QueueName::Fifo),
+        };
         let now = Timestamp::now();
         let fifo = WorkerRecord {
-            name: format!("{name}_FifoQ"),
+            name: worker_name(&name, &QueueName::Fifo),
             status: WorkerState::Idle,
             pid: std::process::id(),
             hostname: name.clone(),
@@ -360,18 +422,21 @@ impl Node {
             birth_at: now,
             successful_job_count: 0,
             failed_job_count: 0,
+            self_healing: 0,
         };
-        let signals = queue.join(&name, capacity(&config).into()).await?;
+        let signals = queue.join(&name, serves.role(&config)).await?;
         let inner = Arc::new(Inner {
             clock: Clock::new(queue.lease_time()),
             connects: Semaphore::new(config.worker.connects_at_once.max(1)),
             name,
+            serves,
             config,
             queue,
             drivers,
             templates,
             counters: Counters::default(),
             fifo_wake: Notify::new(),
+            asked: CancellationToken::new(),
             outbox: Arc::default(),
             stopping: CancellationToken::new(),
             running: Mutex::default(),
@@ -382,16 +447,23 @@ impl Node {
             tasks: TaskTracker::new(),
             fifo: Mutex::new(fifo),
         });
-        inner.queue.put_worker(inner.record());
-        inner.queue.put_worker(inner.fifo.lock().clone());
+        inner.put_records(&mut inner.record());
         // Jobs accepted before we came wake us by the stream as well.
         inner.fifo_wake.notify_one();
         let loops = vec![
             tokio::spawn(listen(Arc::clone(&inner), signals)),
             tokio::spawn(Arc::clone(&inner).keep_leases()),
         ];
-        inner.tasks.spawn(fifo::run(Arc::clone(&inner)));
+        if serves.fifo() {
+            inner.tasks.spawn(fifo::run(Arc::clone(&inner)));
+        }
         Ok(Self { inner, loops })
+    }
+
+    /// As if the store had said so.
+    #[cfg(test)]
+    pub(crate) fn hear(&self, signal: Signal) {
+        self.inner.hear(signal);
     }
 
     /// What it counted.
@@ -414,14 +486,22 @@ impl Node {
 
     /// Resolves when the node was asked to stop from outside (`DELETE /workers/{node}`).
     pub async fn asked_to_stop(&self) {
-        self.inner.stopping.cancelled().await;
+        self.inner.asked.cancelled().await;
     }
 
-    /// Takes nothing more, lets running jobs end within `worker.drain_timeout`, cancels the rest
-    /// between lines, closes every session and leaves.
+    /// Takes nothing more and gives idle devices to other nodes at once; lets running jobs end
+    /// within `worker.drain_timeout`, cancels the rest between lines, closes every session and
+    /// leaves.
     pub async fn drain(mut self) {
         let inner = &self.inner;
+        // Before the first device is given back, so that it goes to another node.
+        match tokio::time::timeout(STORE_TOLD, inner.queue.suspend(&inner.name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the store was not told that this node drains"),
+            Err(_elapsed) => tracing::warn!("the store does not answer; draining all the same"),
+        }
         inner.stopping.cancel();
+        inner.put_records(&mut inner.record());
         inner.tasks.close();
         let patience = Duration::from_secs(inner.config.worker.drain_timeout);
         if tokio::time::timeout(patience, inner.tasks.wait()).await.is_err() {
@@ -440,8 +520,14 @@ impl Node {
         for task in self.loops.drain(..) {
             task.abort();
         }
-        if let Err(error) = inner.queue.leave(&inner.name).await {
-            tracing::warn!(%error, "could not leave in order; leases run out by themselves");
+        match tokio::time::timeout(STORE_TOLD, inner.queue.leave(&inner.name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "could not leave in order; leases run out by themselves");
+            }
+            Err(_elapsed) => {
+                tracing::warn!("the store does not answer; leases run out by themselves");
+            }
         }
     }
 }
@@ -453,7 +539,7 @@ async fn listen(node: Arc<Inner>, mut signals: mpsc::UnboundedReceiver<Signal>) 
 }
 
 /// The configured name, else the host's.
-fn node_name(config: &Config) -> String {
+fn host_name(config: &Config) -> String {
     if !config.worker.node.is_empty() {
         return config.worker.node.clone();
     }
@@ -463,10 +549,4 @@ fn node_name(config: &Config) -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "node".to_owned())
-}
-
-/// Leases that this node may hold: one for each pinned worker, and one for each FIFO slot, whose
-/// modifications hold their device's too. The bound of the pinned ones is kept here.
-fn capacity(config: &Config) -> usize {
-    config.worker.pinned_per_node.max(1).saturating_add(config.worker.fifo_concurrency.max(1))
 }

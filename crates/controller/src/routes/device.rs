@@ -73,6 +73,7 @@ pub(crate) async fn exec(
     let new = submit::new_job(&app, request, key)?;
     drop((body, read));
     let mut answers = app.store(app.queue.submit(vec![new])).await?;
+    app.metrics.accepted(&answers);
     let answer = answers.pop().ok_or_else(|| ApiError::internal("the queue gave no answer"))?;
     let (job, known) = submit::accepted(answer)?;
     let job = held(&app, job, tokio::time::Instant::now() + wait.time).await?;
@@ -128,6 +129,7 @@ pub(crate) async fn bulk(
     drop(read);
 
     let answers = if jobs.is_empty() { Vec::new() } else { app.store(app.queue.submit(jobs)).await? };
+    app.metrics.accepted(&answers);
     let mut answers = answers.into_iter();
     let mut accepted = Vec::new();
     let mut failed = Vec::new();

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use futures_util::stream;
-use netpulse_model::api::{CancelResponse, ErrorBody, JobInResponse, WhyResponse};
+use netpulse_model::api::{CancelResponse, ErrorBody, JobInResponse};
 use netpulse_model::{Job, JobId, JobStatus, QueueName};
 use netpulse_queue::{Canceled, JobQuery, Page};
 use sha2::{Digest, Sha256};
@@ -242,12 +242,12 @@ pub(crate) async fn one(
 }
 
 /// The id, or 404: what is no id is no job's id.
-pub(crate) fn known_id(id: &str) -> Result<JobId, ApiError> {
+pub(crate) pub(super) fn known_id(id: &str) -> Result<JobId, ApiError> {
     id.parse().map_err(|_| not_found(id))
 }
 
 /// 404 in upstream's words.
-pub(crate) fn not_found(id: &str) -> ApiError {
+pub(crate) pub(super) fn not_found(id: &str) -> ApiError {
     ApiError::missing(format!("Job {id} not found"))
 }
 
@@ -308,57 +308,4 @@ pub(crate) async fn cancel_matching(app: &App, params: &Params) -> Result<Vec<Jo
         return Ok(Vec::new());
     }
     app.store(app.queue.cancel_waiting(&query)).await
-}
-
-/// Why a job waits.
-#[utoipa::path(
-    get, path = "/jobs/{id}/why", tag = "jobs",
-    params(("id" = String, Path, description = "The job")),
-    responses(
-        (status = 200, description = "What it waits for", body = WhyResponse),
-        (status = 404, description = "No such job", body = ErrorBody),
-    )
-)]
-pub(crate) async fn why(State(app): State<App>, Segment(id): Segment) -> Result<Response, ApiError> {
-    let known = known_id(&id)?;
-    let waiting = app.store(app.queue.waiting(known)).await?;
-    let job = app.store(app.queue.job(known)).await?.ok_or_else(|| not_found(&id))?;
-    let mut answer = WhyResponse {
-        id: known,
-        status: job.status,
-        waiting: false,
-        ahead: None,
-        behind: None,
-        not_before: None,
-        reason: match (job.status, &job.worker) {
-            (JobStatus::Started, Some(worker)) => format!("It does not wait: {worker} runs it"),
-            (status, _) => format!("It does not wait: it is {status}"),
-        },
-    };
-    if let Some(waiting) = waiting {
-        let mut why = Vec::new();
-        match waiting.ahead {
-            0 => {}
-            1 => why.push("one job goes before it".to_owned()),
-            n => why.push(format!("{n} jobs go before it")),
-        }
-        if let Some(behind) = waiting.behind {
-            why.push(format!("job {behind} holds its device"));
-        }
-        if let Some(at) = waiting.not_before {
-            why.push(format!("it is tried again at {at}"));
-        }
-        if why.is_empty() {
-            why.push(match &job.queue {
-                QueueName::Fifo => "it is next, and waits for a free slot".into(),
-                _ => "it is next, and waits for its worker".to_owned(),
-            });
-        }
-        answer.waiting = true;
-        answer.reason = format!("In {}: {}", job.queue, why.join("; "));
-        answer.ahead = Some(waiting.ahead);
-        answer.behind = waiting.behind;
-        answer.not_before = waiting.not_before;
-    }
-    Ok(reply::json(StatusCode::OK, &answer))
 }

@@ -5,8 +5,10 @@ pub(crate) mod early;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod later;
+pub(crate) mod nodes;
 pub(crate) mod system;
 pub(crate) mod template;
+pub(crate) mod why;
 pub(crate) mod workers;
 
 use axum::Router;
@@ -29,12 +31,14 @@ pub(crate) fn all() -> Router<App> {
         .route("/template/parse/{name}", post(template::parse_named))
         .route("/jobs", get(jobs::list).delete(jobs::cancel_waiting))
         .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
-        .route("/jobs/{id}/why", get(jobs::why))
+        .route("/jobs/{id}/why", get(why::why))
         .route("/jobs/{id}/events", get(events::of_job))
         .route("/events", get(events::all))
         .route("/workers", get(workers::list).delete(workers::stop_some))
         .route("/workers/{name}", delete(workers::stop))
+        .route("/nodes", get(nodes::list))
         .route("/health", get(system::health))
+        .merge(probes())
         .route("/system/stats", get(system::stats))
         .route("/detached-tasks", any(later::detached))
         .route("/detached-tasks/{*rest}", any(later::detached))
@@ -45,4 +49,12 @@ pub(crate) fn all() -> Router<App> {
         .route("/openapi.json", get(openapi::serve))
         .route("/docs", get(docs::page))
         .route("/redoc", get(docs::page))
+}
+
+/// What monitoring asks of any process.
+pub(crate) fn probes() -> Router<App> {
+    Router::new()
+        .route("/health/live", get(system::live))
+        .route("/health/ready", get(system::ready))
+        .route("/metrics", get(system::metrics))
 }

@@ -37,6 +37,12 @@ pub(crate) async fn matching(app: &App, params: &Params) -> Result<Vec<WorkerRec
     let queue = params.parsed("queue", str::parse::<QueueName>)?;
     let (node, host) = (params.get("node"), params.get("host"));
     let mut workers = app.store(app.queue.workers()).await?;
+    for worker in &mut workers {
+        // A FIFO worker of its own is a node of its own name; its host is that without the queue.
+        if let Some(host) = worker.hostname.strip_suffix("_FifoQ") {
+            worker.hostname = host.to_owned();
+        }
+    }
     workers.retain(|worker| match (&queue, node, host) {
         (Some(queue), ..) => worker.queues.contains(queue),
         (None, Some(node), _) => worker.hostname == node,

@@ -18,5 +18,6 @@ mod events;
 mod jobs;
 mod memory;
 mod openapi;
+mod operations;
 mod server;
 mod world;

@@ -48,6 +48,7 @@ impl Memory {
             birth_at: Timestamp::now(),
             successful_job_count: 4,
             failed_job_count: 0,
+            self_healing: if name == "node-a" { 2 } else { 0 },
         };
         let workers = vec![
             record("node-a", "NodeQ_node-a", WorkerState::Idle),
@@ -313,6 +314,7 @@ impl Queue for Memory {
             finished: count(JobStatus::Finished),
             failed: count(JobStatus::Failed),
             canceled: count(JobStatus::Canceled),
+            oldest: state.jobs.iter().filter(|j| j.status == JobStatus::Queued).map(|j| j.created_at).min(),
         })
     }
 
@@ -325,7 +327,23 @@ impl Queue for Memory {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
-        Ok(Vec::new())
+        self.up()?;
+        let now = Timestamp::now();
+        let node = |name: &str, alive, role| NodeStatus {
+            name: name.into(),
+            role,
+            devices: 1,
+            running: 2,
+            alive,
+            joined_at: now,
+            renewed_at: now,
+        };
+        let draining = Role { capacity: 7, devices: false, fifo: false };
+        Ok(vec![
+            node("node-a", true, Role { capacity: 32, devices: true, fifo: true }),
+            node("node-c", false, Role { capacity: 32, devices: true, fifo: true }),
+            node("node-b", true, draining),
+        ])
     }
 
     async fn deliveries(&self, _: usize, _: Duration) -> Result<Due, QueueError> {
@@ -334,6 +352,10 @@ impl Queue for Memory {
 
     async fn settle(&self, _: DeliveryId, _: u64, _: Delivered) -> Result<Verdict, QueueError> {
         Err(QueueError::Closed)
+    }
+
+    async fn suspend(&self, _: &str) -> Result<(), QueueError> {
+        Ok(())
     }
 
     async fn leave(&self, _: &str) -> Result<(), QueueError> {

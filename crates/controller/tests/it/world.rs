@@ -2,7 +2,6 @@
 //! can steer, and a client that shows everything.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +11,7 @@ use netpulse_model::request::{Strategy, TemplateCall};
 use netpulse_model::{ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError};
 use netpulse_plugin::{Driver, DriverSession, Drivers};
 use netpulse_plugin::{Origin, TemplateFailure, Templates};
+use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -120,7 +120,7 @@ pub struct World<Q = Memory> {
     pub url: String,
     pub http: reqwest::Client,
     pub shutdown: CancellationToken,
-    pub healed: Arc<AtomicU64>,
+    pub draining: CancellationToken,
     pub served: tokio::task::JoinHandle<()>,
 }
 
@@ -140,7 +140,7 @@ pub async fn world_with(config: Config) -> World {
 
 pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -> World<Q> {
     let shutdown = CancellationToken::new();
-    let healed = Arc::new(AtomicU64::new(5));
+    let draining = CancellationToken::new();
     let config = Arc::new(config);
     let controller = Controller::new(Parts {
         config: config.clone(),
@@ -151,7 +151,8 @@ pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -
         ]),
         webhooks: Default::default(),
         templates: Some(Arc::new(Engines)),
-        self_healing: healed.clone(),
+        registry: Registry::default(),
+        draining: draining.clone(),
         shutdown: shutdown.clone(),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -166,7 +167,7 @@ pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -
         })
     };
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-    World { queue, url, http, shutdown, healed, served }
+    World { queue, url, http, shutdown, draining, served }
 }
 
 impl<Q> Drop for World<Q> {

@@ -122,7 +122,7 @@ impl Netmiko {
             .and_then(Value::as_f64)
             .filter(|s| *s > 0.0 && *s <= 3600.0)
             .map_or(self.settings.connect_timeout, Duration::from_secs_f64);
-        let mut warnings = Vec::new();
+        let mut warnings = connect::slips(args);
         for key in ["proxy_host", "pkey", "key_file", "use_keys", "ssh_config_file"] {
             if args
                 .0

@@ -646,6 +646,7 @@ pub async fn workers_are_listed_and_stopped<F: Factory>() {
         birth_at: Timestamp(1),
         successful_job_count: 0,
         failed_job_count: 0,
+        self_healing: 0,
     };
     queue.put_worker(record("n1_FifoQ"));
     queue.put_worker(record("n1_HostQ_sw1"));

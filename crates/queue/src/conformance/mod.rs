@@ -249,6 +249,7 @@ macro_rules! conformance_suite {
             promise_3_a_modification_overlaps_with_nothing,
             promise_3_fifo_keeps_to_sessions_per_device,
             nodes_are_signalled_when_jobs_may_start,
+            a_suspended_node_is_offered_nothing_new,
             a_waiting_job_says_why,
             a_call_dropped_half_way_leaves_no_job_behind,
         ]);

@@ -226,6 +226,46 @@ pub async fn nodes_are_signalled_when_jobs_may_start<F: Factory>() {
     signal(&mut two, |s| *s == Signal::Device(device("sw0"))).await;
 }
 
+/// A node that drains: others take what it had, as it gives it back.
+pub async fn a_suspended_node_is_offered_nothing_new<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let mut one = queue.join("n1", 10.into()).await.unwrap();
+    let lease = acquire(&*queue, "n1", "sw0").await;
+    let running = claim_new(&*queue, &lease).await;
+    // Offered to it alone, and not taken yet.
+    accept(&*queue, query("sw1")).await;
+    signal(&mut one, |s| *s == Signal::Device(device("sw1"))).await;
+    let mut two = queue.join("n2", 10.into()).await.unwrap();
+    queue.suspend("n1").await.unwrap();
+    while one.try_recv().is_ok() {}
+    signal(&mut two, |s| *s == Signal::Device(device("sw1"))).await;
+    accept(&*queue, query("sw2")).await;
+    signal(&mut two, |s| *s == Signal::Device(device("sw2"))).await;
+    accept(&*queue, fifo_query("sw3")).await;
+    signal(&mut two, |s| *s == Signal::Fifo).await;
+    let offered = |s: &Signal| matches!(s, Signal::Fifo) || *s == Signal::Device(device("sw2"));
+    while let Ok(told) = one.try_recv() {
+        assert!(!offered(&told), "offered to a node that drains: {told:?}");
+    }
+    assert_eq!(queue.acquire("n1", &device("sw1")).await.unwrap(), None, "it takes none by itself either");
+    assert!(queue.claim_fifo("n1", 1).await.unwrap().is_none());
+    // What it holds stays its own until it gives it back.
+    assert_eq!(queue.renew("n1").await.unwrap(), []);
+    assert_eq!(queue.acquire("n2", &device("sw0")).await.unwrap(), None);
+    assert_eq!(queue.complete(&running.token, finished()).await.unwrap(), Verdict::Taken);
+    accept(&*queue, query("sw0")).await;
+    queue.release(&lease).await.unwrap();
+    signal(&mut two, |s| *s == Signal::Device(device("sw0"))).await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.queued, counts.oldest.is_some()), (4, true));
+}
+
+async fn claim_new<Q: Queue>(queue: &Q, lease: &crate::api::Lease) -> crate::api::Claim {
+    accept(queue, query(lease.device.host())).await;
+    claim(queue, lease).await
+}
+
 pub async fn a_waiting_job_says_why<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;

@@ -18,7 +18,7 @@ use netpulse_model::event::What;
 use netpulse_model::job::RetryPolicy;
 use netpulse_model::{DeviceKey, Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
 
-use crate::api::{JobCounts, KnownLines, Lease, NodeName, Signal, Waiting};
+use crate::api::{JobCounts, KnownLines, Lease, NodeName, Signal, Waiting, worker_name};
 use crate::clock::{Moment, micros};
 use device::Device;
 pub(crate) use ends::{Cancel, Completed};
@@ -278,7 +278,14 @@ impl Core {
 
     /// Waiting and running ones; those that ended are counted elsewhere.
     pub(crate) fn counts(&self) -> JobCounts {
-        JobCounts { queued: self.queued as u64, started: self.started as u64, ..JobCounts::default() }
+        let waiting = |live: &&Live| matches!(live.phase, Phase::Waiting | Phase::Delayed);
+        let oldest = || self.jobs.values().filter(waiting).map(|live| live.job.created_at).min();
+        JobCounts {
+            queued: self.queued as u64,
+            started: self.started as u64,
+            oldest: if self.queued > 0 { oldest() } else { None },
+            ..JobCounts::default()
+        }
     }
 
     /// When something falls due next, in steady time.
@@ -547,7 +554,7 @@ impl Core {
     /// The next job of `FifoQ` that may start.
     pub(crate) fn claim_fifo(&mut self, node: &str, per_device: usize, now: Moment) -> Option<JobId> {
         let state = self.nodes.get_mut(node)?;
-        if !state.alive {
+        if !state.alive || !state.role.fifo {
             return None;
         }
         state.fifo_signaled = false;
@@ -572,7 +579,7 @@ impl Core {
         live.job.status = JobStatus::Started;
         live.job.attempt += 1;
         live.job.started_at = Some(live.job.enqueued_at.map_or(now.wall, |at| at.max(now.wall)));
-        live.job.worker = Some(format!("{node}_{}", live.job.queue));
+        live.job.worker = Some(worker_name(node, &live.job.queue));
         let (device, modification) = (live.job.device.clone(), live.is_modification());
         if let Some(node) = self.nodes.get_mut(node) {
             node.running.insert(id);

@@ -59,6 +59,26 @@ impl Core {
         self.tell_of_outbox(name, now);
     }
 
+    /// A node takes nothing new. Devices that were offered to it alone are offered to others.
+    pub(crate) fn suspend(&mut self, name: &str) {
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        node.role.devices = false;
+        node.role.fifo = false;
+        node.fifo_signaled = false;
+        let waiting: Vec<DeviceKey> = self.ready.iter().cloned().collect();
+        for key in waiting {
+            if let Some(device) = self.devices.get_mut(&key).filter(|device| device.lease.is_none()) {
+                device.signaled = false;
+            }
+            self.refresh(&key);
+        }
+        if !self.fifo_ready.is_empty() {
+            self.signal_fifo();
+        }
+    }
+
     /// A node goes: its leases end at once and what it still ran is settled.
     pub(crate) fn leave(&mut self, name: &str, now: Moment) {
         if let Some(node) = self.nodes.get(name) {
@@ -156,6 +176,11 @@ impl Core {
             Some(lease) if lease.node == name => return Some(lease.clone()),
             Some(_) => return None,
             None => device.signaled = false,
+        }
+        // One that does not own devices, or no longer, because it drains.
+        if !node.role.devices {
+            self.refresh(key);
+            return None;
         }
         if device.writer.is_some() || node.leases.len() >= node.role.capacity {
             self.refresh(key);

@@ -407,7 +407,7 @@ impl Queue for Embedded {
     async fn counts(&self) -> Result<JobCounts, QueueError> {
         Ok(self.shared.with(|state, _| {
             let live = state.core.counts();
-            JobCounts { queued: live.queued, started: live.started, ..state.ended }
+            JobCounts { queued: live.queued, started: live.started, oldest: live.oldest, ..state.ended }
         }))
     }
 
@@ -437,6 +437,11 @@ impl Queue for Embedded {
 
     async fn settle(&self, delivery: DeliveryId, epoch: u64, how: Delivered) -> Result<Verdict, QueueError> {
         self.shared.settle(delivery, epoch, &how).await
+    }
+
+    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        self.shared.with(|state, _| state.core.suspend(node));
+        Ok(())
     }
 
     async fn leave(&self, node: &str) -> Result<(), QueueError> {

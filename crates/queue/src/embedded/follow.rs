@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Shared, store};
 use crate::api::{Follow, Followed};
-use crate::events::cut;
+use crate::events::{ended, told};
 
 pub(super) fn follow(
     shared: Arc<Shared>,
@@ -184,45 +184,4 @@ impl Shared {
             }),
         }
     }
-}
-
-/// A job's life as its row tells it. All bear `last`, so that a follower resumes after it.
-fn told(job: &Job, last: u64) -> Vec<Event> {
-    let device = job.device.as_ref().map(ToString::to_string);
-    let event = |at, what| Event { id: EventId(last), at, job: job.id, device: device.clone(), what };
-    let mut events = vec![event(job.created_at, What::Queued { queue: job.queue.to_string() })];
-    if let Some(at) = job.started_at {
-        let worker = job.worker.clone().unwrap_or_default();
-        events.push(event(at, What::Started { worker, attempt: job.attempt }));
-    }
-    let lines = job.result.iter().filter_map(|result| result.retval.as_ref()).flatten();
-    let total = lines.clone().count();
-    for (index, line) in lines.enumerate() {
-        let what = What::Line {
-            index,
-            total,
-            command: line.command.clone(),
-            stdout: line.stdout.clone(),
-            stderr: line.stderr.clone(),
-            exit_status: line.exit_status,
-        };
-        events.push(event(job.ended_at.unwrap_or(job.created_at), cut(what)));
-    }
-    events.extend(ended(job, last));
-    events
-}
-
-fn ended(job: &Job, last: u64) -> Option<Event> {
-    let result = job.result.as_ref()?;
-    Some(Event {
-        id: EventId(last),
-        at: job.ended_at.unwrap_or(job.created_at),
-        job: job.id,
-        device: job.device.as_ref().map(ToString::to_string),
-        what: What::Ended {
-            status: job.status,
-            outcome: result.outcome,
-            message: result.error.as_ref().map(|error| error.message.clone()),
-        },
-    })
 }

@@ -72,11 +72,6 @@ impl Bytes {
             *a |= b;
         }
     }
-
-    /// Whether no ASCII byte is in both.
-    pub const fn ascii_disjoint(&self, other: &Self) -> bool {
-        self.0[0] & other.0[0] == 0 && self.0[1] & other.0[1] == 0
-    }
 }
 
 fn class_has(class: Class, byte: u8) -> bool {

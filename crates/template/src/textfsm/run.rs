@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::table::{Cell, Item, Table};
 use super::template::{LineOp, Opt, RecordOp, Rule, Target, Template};
 use crate::error::{TemplateError, code};
-use crate::pyre::Scratch;
+use crate::pyre::{Held, Scratch};
 
 thread_local! {
     /// Match memory, kept per thread so that a parse does not build it anew.
@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// How often the clock is read, in lines. A single match is bounded by its own step limit.
-const CLOCK_EVERY: usize = 4;
+const CLOCK_EVERY: usize = 16;
 /// From this length on, one line can cost enough that the clock is read after every rule.
 const LONG_LINE: usize = 512;
 
@@ -83,7 +83,17 @@ impl Template {
                 return Err(overdue(number, None));
             }
             let ascii = all_ascii || line.is_ascii();
-            for rule in &self.states[state].1 {
+            let first = line.as_bytes().first().copied();
+            let mut held = None;
+            for (rule, lead) in self.states[state].1.iter().zip(&self.leads[state]) {
+                if ascii {
+                    let fits = lead.fits(first)
+                        && (!lead.is_choosy()
+                            || lead.is_met(held.get_or_insert_with(|| Held::of(line.as_bytes()))));
+                    if !fits {
+                        continue;
+                    }
+                }
                 let hit = rule.regex.matches(line, ascii, scratch).map_err(|why| {
                     limit(format!(
                         "rule on line {} gave up on input line {}: {why}. Simplify its pattern",
@@ -282,9 +292,8 @@ fn nested<'t>(template: &Template, index: usize, text: &'t str) -> Result<Option
             regex
                 .names()
                 .iter()
-                .map(|(name, group)| {
-                    (Arc::from(name.as_str()), scratch.span(*group).map(|(a, b)| &text[a..b]))
-                })
+                .zip(1u32..)
+                .map(|(name, group)| (Arc::from(&**name), scratch.span(group).map(|(a, b)| &text[a..b])))
                 .collect(),
         )
     }))

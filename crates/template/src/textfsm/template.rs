@@ -1,12 +1,11 @@
 //! Reads a TextFSM template. The wording of errors is Python textfsm's (2.1), so that what a
 //! user finds about them elsewhere applies.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{TemplateError, code};
 use crate::limits::Limits;
-use crate::pyre::Regex;
+use crate::pyre::{Lead, Regex};
 
 /// Longest name of a value or state.
 const MAX_NAME: usize = 48;
@@ -83,6 +82,8 @@ pub struct Template {
     pub(super) values: Vec<Value>,
     pub(super) header: Arc<[Arc<str>]>,
     pub(super) states: Vec<(String, Vec<Rule>)>,
+    /// For each rule of each state, what a line must begin with.
+    pub(super) leads: Vec<Box<[Lead]>>,
     pub(super) start: usize,
     /// An EOF state is written, so no record is implied at the end of the input.
     pub(super) eof_state: bool,
@@ -91,6 +92,23 @@ pub struct Template {
 
 pub(super) fn py_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// `str.rstrip()`; nearly every line ends in a plain character and stays as it is.
+fn stripped_end(line: &str) -> &str {
+    match line.as_bytes().last() {
+        Some(b'!'..=b'~') => line,
+        _ => line.trim_end_matches(py_space),
+    }
+}
+
+/// `str.lstrip()`.
+fn stripped_start(line: &str) -> &str {
+    let line = line.trim_start_matches(' ');
+    match line.as_bytes().first() {
+        Some(b'!'..=b'~') => line,
+        _ => line.trim_start_matches(py_space),
+    }
 }
 
 fn error(message: impl Into<String>, line: usize) -> TemplateError {
@@ -102,7 +120,7 @@ fn is_word(text: &str) -> bool {
 }
 
 fn is_comment(line: &str) -> bool {
-    line.trim_start_matches(py_space).starts_with('#')
+    stripped_start(line).starts_with('#')
 }
 
 impl Template {
@@ -131,7 +149,7 @@ impl Template {
                 ),
             ));
         }
-        let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_end_matches(py_space)));
+        let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, stripped_end(line)));
         let (values, patterns) = read_values(&mut lines)?;
         let mut states: Vec<(String, Vec<Rule>)> = Vec::new();
         while let Some((name, rules)) = read_state(&mut lines, &states, &values, &patterns)? {
@@ -141,6 +159,7 @@ impl Template {
             header: values.iter().map(|v| Arc::clone(&v.name)).collect(),
             values,
             states,
+            leads: Vec::new(),
             start: 0,
             eof_state: false,
             limits,
@@ -173,8 +192,8 @@ impl Template {
         }
         self.states.retain(|(name, _)| name != "End");
         self.eof_state = self.states.iter().any(|(name, _)| name == "EOF");
-        let index: HashMap<String, usize> =
-            self.states.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        let names: Vec<String> = self.states.iter().map(|(name, _)| name.clone()).collect();
+        let index = |wanted: &str| names.iter().position(|name| name == wanted);
         for (name, rules) in &mut self.states {
             for rule in rules {
                 if rule.line_op == LineOp::Error {
@@ -187,8 +206,8 @@ impl Template {
                     "" => Target::Stay,
                     "End" => Target::End,
                     "EOF" => Target::Eof,
-                    other => match index.get(other) {
-                        Some(i) => Target::State(*i),
+                    other => match index(other) {
+                        Some(i) => Target::State(i),
                         None => {
                             return Err(bare(format!(
                                 "State '{other}' not found, referenced in state '{name}'"
@@ -199,18 +218,25 @@ impl Template {
                 };
             }
         }
-        self.start = index.get("Start").copied().unwrap_or(0);
+        self.start = index("Start").unwrap_or(0);
+        self.leads =
+            self.states.iter().map(|(_, rules)| rules.iter().map(|r| r.regex.lead()).collect()).collect();
         Ok(())
     }
 }
 
-type Patterns = HashMap<Arc<str>, String>;
+/// The pattern of each value, with its name as the group's.
+type Patterns = [(Arc<str>, String)];
+
+fn pattern_of<'p>(patterns: &'p Patterns, name: &str) -> Option<&'p str> {
+    patterns.iter().find(|(known, _)| **known == *name).map(|(_, pattern)| pattern.as_str())
+}
 
 fn read_values<'t>(
     lines: &mut impl Iterator<Item = (usize, &'t str)>,
-) -> Result<(Vec<Value>, Patterns), TemplateError> {
-    let mut values: Vec<Value> = Vec::new();
-    let mut patterns = Patterns::new();
+) -> Result<(Vec<Value>, Vec<(Arc<str>, String)>), TemplateError> {
+    let mut values: Vec<Value> = Vec::with_capacity(16);
+    let mut patterns: Vec<(Arc<str>, String)> = Vec::with_capacity(16);
     for (number, line) in lines {
         if line.is_empty() {
             break;
@@ -227,13 +253,13 @@ fn read_values<'t>(
         }
         let (value, pattern) =
             read_value(line).map_err(|message| error(format!("{message} Line {number}."), number))?;
-        if patterns.contains_key(&value.name) {
+        if pattern_of(&patterns, &value.name).is_some() {
             return Err(error(
                 format!("Duplicate declarations for Value '{}'. Line: {number}.", value.name),
                 number,
             ));
         }
-        patterns.insert(Arc::clone(&value.name), pattern);
+        patterns.push((Arc::clone(&value.name), pattern));
         values.push(value);
     }
     Ok((values, patterns))
@@ -275,7 +301,7 @@ fn read_value(line: &str) -> Result<(Value, String), String> {
         let regex = Regex::new(pattern)?;
         (regex.groups_written() > 1 && !regex.names().is_empty()).then_some(regex)
     } else {
-        crate::pyre::syntax::parse(pattern)?;
+        crate::pyre::check(pattern)?;
         None
     };
     let plain = !options.iter().any(|o| *o != Opt::Key);
@@ -302,7 +328,7 @@ fn read_state<'t>(
     if states.iter().any(|(other, _)| other == name) {
         return Err(error(format!("Duplicate state name: '{name}'. Line: {number}"), number));
     }
-    let mut rules = Vec::new();
+    let mut rules = Vec::with_capacity(8);
     for (number, line) in lines {
         if line.is_empty() {
             break;
@@ -310,13 +336,13 @@ fn read_state<'t>(
         if is_comment(line) {
             continue;
         }
-        if ![" ^", "  ^", "\t^"].iter().any(|p| line.starts_with(p)) {
+        if !matches!(line.as_bytes(), [b' ' | b'\t', b'^', ..] | [b' ', b' ', b'^', ..]) {
             return Err(error(
                 format!("Missing white space or carat ('^') before rule. Line: {number}"),
                 number,
             ));
         }
-        rules.push(read_rule(line.trim_matches(py_space), number, values, patterns)?);
+        rules.push(read_rule(stripped_start(line), number, values, patterns)?);
     }
     Ok(Some((name.to_owned(), rules)))
 }
@@ -327,9 +353,10 @@ fn read_rule(
     values: &[Value],
     patterns: &Patterns,
 ) -> Result<Rule, TemplateError> {
-    let arrow = line.rmatch_indices("->").find_map(|(at, _)| {
-        let before = line[..at].chars().next_back().filter(|c| py_space(*c))?;
-        Some((&line[..at - before.len_utf8()], &line[at + 2..]))
+    let arrow = memchr::memrchr_iter(b'>', line.as_bytes()).find_map(|end| {
+        let head = line[..end].strip_suffix('-')?;
+        let before = head.chars().next_back().filter(|c| py_space(*c))?;
+        Some((&head[..head.len() - before.len_utf8()], &line[end + 1..]))
     });
     let (pattern, action) = arrow.map_or((line, None), |(p, a)| (p, Some(a)));
     let expanded = if patterns.is_empty() {
@@ -345,8 +372,9 @@ fn read_rule(
     let assigns = regex
         .names()
         .iter()
+        .zip(1u32..)
         .filter_map(|(name, group)| {
-            values.iter().position(|v| *v.name == **name).map(|value| (*group, value))
+            values.iter().position(|v| *v.name == **name).map(|value| (group, value))
         })
         .collect();
     let mut rule = Rule {
@@ -383,9 +411,9 @@ fn read_rule(
 
 /// Replaces `$name`, `${name}` and `$$`, as Python's `string.Template.substitute`.
 fn substitute(pattern: &str, patterns: &Patterns) -> Option<String> {
-    let mut out = String::with_capacity(pattern.len() * 2);
+    let mut out = String::with_capacity(pattern.len() * 3);
     let mut rest = pattern;
-    while let Some(at) = rest.find('$') {
+    while let Some(at) = memchr::memchr(b'$', rest.as_bytes()) {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {
@@ -406,7 +434,7 @@ fn substitute(pattern: &str, patterns: &Patterns) -> Option<String> {
         if braced {
             rest = rest.strip_prefix('}')?;
         }
-        out.push_str(patterns.get(name)?);
+        out.push_str(pattern_of(patterns, name)?);
     }
     out.push_str(rest);
     Some(out)
