@@ -15,7 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// From the fastest read of memory to the longest that a client waits, seconds.
-const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
+const SECONDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Request {
@@ -65,22 +66,33 @@ impl Metrics {
         let requests = Family::default();
         let answers = Family::new_with_constructor(seconds as fn() -> Histogram);
         let (store, accepted) = (seconds(), Family::default());
-        let (up, jobs, oldest, nodes) = (Gauge::default(), Family::default(), Gauge::default(), Family::default());
+        let (up, jobs, oldest, nodes) =
+            (Gauge::default(), Family::default(), Gauge::default(), Family::default());
         let (devices, capacity, running) = (Gauge::default(), Gauge::default(), Gauge::default());
-        let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
-            registry.register(format!("netpulse_{name}"), help, metric);
-        };
-        add("http_requests", "Requests by route and status", Box::new(Clone::clone(&requests)));
-        add("http_request_seconds", "From request to answer, waiting for jobs included", Box::new(Clone::clone(&answers)));
-        add("store_seconds", "Calls of the API to its store", Box::new(store.clone()));
-        add("jobs_accepted", "Jobs accepted by this process", Box::new(Clone::clone(&accepted)));
-        add("store_up", "Whether the store answered this scrape", Box::new(up.clone()));
-        add("jobs", "Jobs known to the store by state; queued is the depth of all queues", Box::new(Clone::clone(&jobs)));
-        add("queue_oldest_seconds", "How long the job that has waited longest waits", Box::new(oldest.clone()));
-        add("nodes", "Nodes by state", Box::new(Clone::clone(&nodes)));
-        add("devices_owned", "Devices that living nodes own", Box::new(devices.clone()));
-        add("devices_capacity", "Devices that living nodes may own", Box::new(capacity.clone()));
-        add("nodes_running_jobs", "Jobs that living nodes run", Box::new(running.clone()));
+        let own = registry.sub_registry_with_prefix("netpulse");
+        own.register("http_requests", "Requests by route and status", Family::clone(&requests));
+        own.register(
+            "http_request_seconds",
+            "From request to answer, waiting for jobs included",
+            Family::clone(&answers),
+        );
+        own.register("store_seconds", "Calls of the API to its store", store.clone());
+        own.register("jobs_accepted", "Jobs accepted by this process", Family::clone(&accepted));
+        own.register("store_up", "Whether the store answered this scrape", up.clone());
+        own.register(
+            "jobs",
+            "Jobs known to the store by state; queued is the depth of all queues",
+            Family::clone(&jobs),
+        );
+        own.register(
+            "queue_oldest_seconds",
+            "How long the job that has waited longest waits",
+            oldest.clone(),
+        );
+        own.register("nodes", "Nodes by state", Family::clone(&nodes));
+        own.register("devices_owned", "Devices that living nodes own", devices.clone());
+        own.register("devices_capacity", "Devices that living nodes may own", capacity.clone());
+        own.register("nodes_running_jobs", "Jobs that living nodes run", running.clone());
         Self {
             registry,
             requests,
@@ -158,7 +170,9 @@ impl Metrics {
         self.oldest.set(age);
         let alive = || nodes.iter().filter(|node| node.alive);
         self.nodes.get_or_create(&State { state: "alive" }).set(small(alive().count() as u64));
-        self.nodes.get_or_create(&State { state: "silent" }).set(small((nodes.len() - alive().count()) as u64));
+        self.nodes
+            .get_or_create(&State { state: "silent" })
+            .set(small((nodes.len() - alive().count()) as u64));
         let sum = |of: fn(&NodeStatus) -> usize| small(alive().map(of).sum::<usize>() as u64);
         self.devices.set(sum(|node| node.devices));
         self.capacity.set(sum(|node| if node.role.devices { node.role.capacity } else { 0 }));

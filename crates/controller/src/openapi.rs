@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use crate::reply;
-use crate::routes::{device, events, jobs, system, template, workers};
+use crate::routes::{device, events, jobs, nodes, system, template, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(

@@ -104,6 +104,17 @@ impl Report {
     }
 }
 
+/// How long the steps of opening a session took, as far as its driver knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// TCP, and the agreement on keys.
+    pub connect: Option<Duration>,
+    /// User and password or key.
+    pub login: Option<Duration>,
+    /// To the first prompt, ready for a command.
+    pub prompt: Option<Duration>,
+}
+
 /// A live session to one device.
 #[async_trait]
 pub trait DriverSession: Send {
@@ -123,6 +134,11 @@ pub trait DriverSession: Send {
 
     /// Seconds between signs of life, when the arguments say.
     fn keepalive_interval(&self) -> Option<Duration>;
+
+    /// How long opening it took.
+    fn opening(&self) -> Opening {
+        Opening::default()
+    }
 
     /// Leaves politely, within a second or two, and closes.
     async fn close(&mut self);

@@ -428,11 +428,7 @@ pub trait Queue: Send + Sync + 'static {
     /// The node takes nothing new, while what it has ends: from now on no device and no job of
     /// `FifoQ` is offered to it or given to it, and it is not offered to a [`Placer`]. It keeps what
     /// it holds until it gives it back. Ends with [`Queue::leave`] or another [`Queue::join`].
-    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
-        // For engines that cannot; a drain is complete all the same, only slower.
-        let _ = node;
-        Ok(())
-    }
+    async fn suspend(&self, node: &str) -> Result<(), QueueError>;
 
     /// Leaves: its leases end at once, its workers are removed.
     async fn leave(&self, node: &str) -> Result<(), QueueError>;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fence::Fence;
 use crate::job::{self, Held};
+use crate::metrics::Phase;
 use crate::node::Inner;
 
 /// How the node speaks to one pinned worker.
@@ -115,6 +116,7 @@ impl Owner {
                 }
             }
         };
+        self.node.metrics.phase(Phase::Lease, taken.elapsed());
         let lost = CancellationToken::new();
         let ticket = self.node.watch_lease(&self.device, lost.clone());
         let fence = Fence::new(&self.node.clock, taken, lost);
@@ -142,7 +144,10 @@ impl Owner {
             self.mailbox.pending.store(false, Ordering::SeqCst);
             let mut empty = false;
             while !self.mailbox.stop.is_cancelled() && !self.node.stopping.is_cancelled() {
-                let claim = match self.node.queue.claim(lease).await {
+                let asked = Instant::now();
+                let answer = self.node.queue.claim(lease).await;
+                self.node.metrics.store("claim", asked.elapsed());
+                let claim = match answer {
                     Ok(Some(claim)) => claim,
                     Ok(None) => {
                         empty = true;
@@ -224,7 +229,7 @@ impl Owner {
     /// Forgets a session that died while idle: the next job opens a new one and never notices.
     fn dead_session(&mut self, why: &str) {
         self.held = None;
-        self.node.counters.healed();
+        self.node.metrics.healed();
         tracing::info!(
             worker = self.record.name,
             reason = why,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::fence::Fence;
+use crate::metrics::{Open, Phase};
 use crate::node::Inner;
 use crate::recorder::Recorder;
 use crate::text;
@@ -25,6 +26,7 @@ use crate::text;
 /// A session kept for the next job, and for whom.
 pub(crate) struct Held {
     pub(crate) session: Box<dyn DriverSession>,
+    _open: Open,
     /// Driver and every connection argument: another user, password, key or option is another
     /// session (S1).
     key: [u8; 32],
@@ -85,6 +87,9 @@ async fn run_inner(
 ) -> Ended {
     let started = Instant::now();
     let id = claim.job.id;
+    if let Some(waited) = claim.job.queue_time().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
+        node.metrics.phase(Phase::Queue, waited);
+    }
     let payload = std::mem::take(&mut claim.payload);
     let request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
         Ok(request) => request,
@@ -179,6 +184,7 @@ async fn run_inner(
     let message = completion.result.error.as_ref().map(|e| e.message.clone());
     finish(node, &claim.token, completion).await;
     node.no_longer_running(id);
+    node.metrics.ended(status, claim.job.kind);
     match message {
         Some(message) if status == JobStatus::Canceled => tracing::info!(worker, %status, "{message}"),
         Some(message) => {
@@ -246,11 +252,20 @@ async fn attempt(
         other.session.close().await;
     }
     let mut reused = held.is_some();
+    if reused {
+        node.metrics.reused();
+    }
     loop {
         if held.is_none() {
             match connect(node, driver, request, fence, cancel).await {
-                Ok(session) => *held = Some(Held { session, key }),
+                Ok(session) => {
+                    let open = node.metrics.opened(session.opening());
+                    *held = Some(Held { session, _open: open, key });
+                }
                 Err(error) => {
+                    if error.code != ErrorCode::Canceled {
+                        node.metrics.connect_failed(error.code);
+                    }
                     let no_connection = error.code != ErrorCode::Canceled;
                     let report = Report { error: Some(error), untouched: true, ..Report::default() };
                     return Try { report: with_failed_result(report, &lines, request), no_connection };
@@ -270,7 +285,9 @@ async fn attempt(
             fence: fence.token().clone(),
             reused,
         };
+        let began = Instant::now();
         let report = current.session.run(run).await;
+        node.metrics.phase(Phase::Execute, began.elapsed());
         let lost = report.error.as_ref().is_some_and(|e| e.code == ErrorCode::SessionLost);
         if report.reusable {
             *held = Some(current);
@@ -283,7 +300,7 @@ async fn attempt(
         // modification only if nothing of it had been sent.
         if lost && reused && (request.kind() == JobKind::Query || report.untouched) && !cancel.is_cancelled()
         {
-            node.counters.healed();
+            node.metrics.healed();
             tracing::info!("the kept session was dead; running the job over a new one");
             recorder.restart();
             reused = false;
@@ -353,7 +370,9 @@ fn completion(kind: JobKind, mut report: Report, secrets: &[String]) -> Completi
 
 /// Stores the end. While the store is out, the result is held (promise 11).
 async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
+    let began = Instant::now();
     let verdict = with_store(node, || node.queue.complete(token, completion.clone())).await;
+    node.metrics.store("complete", began.elapsed());
     match verdict {
         Some(Verdict::Taken) => {}
         Some(Verdict::Stale) => {

@@ -11,6 +11,7 @@ mod engines;
 mod fence;
 mod fifo;
 mod job;
+mod metrics;
 #[cfg(test)]
 mod moving;
 mod node;
@@ -19,5 +20,6 @@ mod recorder;
 mod text;
 
 pub use engines::BuiltInTemplates;
-pub use node::{Counters, Node, NodeParts, Serves};
+pub use metrics::Metrics;
+pub use node::{Node, NodeParts, Serves};
 pub use placing::ByScheduler;

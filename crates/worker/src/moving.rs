@@ -15,7 +15,7 @@ use netpulse_queue::{Embedded, Lease, NewJob, Options, Queue, Signal, Submitted}
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use crate::{BuiltInTemplates, Node, NodeParts, Serves};
+use crate::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -112,6 +112,7 @@ impl World {
         config.worker.node = "a".into();
         let node = Node::start(NodeParts {
             serves,
+            metrics: Metrics::default(),
             templates: Arc::new(BuiltInTemplates::new(&config.template, None)),
             config: Arc::new(config),
             queue: queue.clone(),

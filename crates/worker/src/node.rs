@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::device::{self, Mailbox};
 use crate::fence::Clock;
 use crate::fifo;
+use crate::metrics::Metrics;
 
 /// Which work a node takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,19 +63,8 @@ pub struct NodeParts {
     pub drivers: Drivers,
     /// How to render payloads and parse outputs.
     pub templates: Arc<dyn Templates>,
-}
-
-/// Counts since the node came up.
-#[derive(Debug, Clone, Default)]
-pub struct Counters {
-    /// Sessions found dead and replaced without anybody's doing.
-    pub self_healing: Arc<AtomicU64>,
-}
-
-impl Counters {
-    pub(crate) fn healed(&self) {
-        self.self_healing.fetch_add(1, Ordering::Relaxed);
-    }
+    /// Where it counts.
+    pub metrics: Metrics,
 }
 
 /// Cancels remembered that found no run: those of jobs claimed this very moment.
@@ -92,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) drivers: Drivers,
     pub(crate) templates: Arc<dyn Templates>,
     pub(crate) clock: Clock,
-    pub(crate) counters: Counters,
+    pub(crate) metrics: Metrics,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
     /// Somebody asked for a drain.
@@ -280,6 +270,7 @@ impl Inner {
             }
             Signal::Outbox => self.outbox.notify_one(),
             Signal::LeaseLost(lease) => {
+                self.metrics.lease_lost();
                 tracing::warn!(device = %lease.device, epoch = lease.epoch, "lease lost; nothing more is sent there");
                 for (_, lost) in self.leases.lock().get(&lease.device).into_iter().flatten() {
                     lost.cancel();
@@ -306,7 +297,9 @@ impl Inner {
         let mut record = self.record();
         loop {
             let asked = Instant::now();
-            match tokio::time::timeout(lease / 3, self.queue.renew(&self.name)).await {
+            let renewed = tokio::time::timeout(lease / 3, self.queue.renew(&self.name)).await;
+            self.metrics.store("renew", asked.elapsed());
+            match renewed {
                 Ok(Ok(lost)) => {
                     self.clock.renewed(asked);
                     for lease in lost {
@@ -358,7 +351,7 @@ impl Inner {
         };
         record.last_heartbeat = Timestamp::now();
         record.status = status;
-        record.self_healing = self.counters.self_healing.load(Ordering::Relaxed);
+        record.self_healing = self.metrics.self_healing();
         if self.serves.devices() {
             self.queue.put_worker(record.clone());
         }
@@ -406,7 +399,7 @@ impl Node {
     /// # Errors
     /// The store refuses the node.
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
-        let NodeParts { serves, config, queue, drivers, templates } = parts;
+        let NodeParts { serves, config, queue, drivers, templates, metrics } = parts;
         let name = match serves {
             Serves::All | Serves::Devices => host_name(&config),
             Serves::Fifo => worker_name(&host_name(&config), &QueueName::Fifo),
@@ -434,7 +427,7 @@ impl Node {
             queue,
             drivers,
             templates,
-            counters: Counters::default(),
+            metrics,
             fifo_wake: Notify::new(),
             asked: CancellationToken::new(),
             outbox: Arc::default(),
@@ -464,12 +457,6 @@ impl Node {
     #[cfg(test)]
     pub(crate) fn hear(&self, signal: Signal) {
         self.inner.hear(signal);
-    }
-
-    /// What it counted.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.inner.counters.clone()
     }
 
     /// Rung when messages of the outbox are due.

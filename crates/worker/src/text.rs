@@ -2,12 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use netpulse_model::request::{Payload, TemplateCall};
 use netpulse_model::{ErrorCode, ErrorInfo, ExecutionRequest};
 use netpulse_plugin::{Origin, Report, TemplateFailure};
 use serde_json::{Map, Value};
 
+use crate::metrics::Phase;
 use crate::node::Inner;
 
 /// What to send: the payload as given, or as its template renders it.
@@ -97,6 +99,7 @@ async fn parse_all(
     let mut results = std::mem::take(&mut report.results);
     let templates = Arc::clone(&node.templates);
     let call = call.clone();
+    let began = Instant::now();
     let done = tokio::task::spawn_blocking(move || {
         let mut first = None;
         for item in results.iter_mut().filter(|item| item.exit_status == 0) {
@@ -122,6 +125,7 @@ async fn parse_all(
         (results, first)
     })
     .await;
+    node.metrics.phase(Phase::Parse, began.elapsed());
     match done {
         Ok((results, first)) => {
             report.results = results;

@@ -13,7 +13,7 @@ use netpulse_model::{
 };
 use netpulse_plugin::{Driver, DriverSession, Drivers};
 use netpulse_queue::{Embedded, NewJob, Options, Queue};
-use netpulse_worker::{BuiltInTemplates, Node, NodeParts, Serves};
+use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
 use serde_json::{Map, Value, json};
 
 struct Crashing;
@@ -74,6 +74,7 @@ async fn promise_14_a_drivers_crash_is_one_jobs_error() {
     let config = netpulse_config::Config::default();
     let node = Node::start(NodeParts {
         serves: Serves::All,
+        metrics: Metrics::default(),
         templates: Arc::new(BuiltInTemplates::new(&config.template, None)),
         config: Arc::new(config),
         queue: queue.clone(),

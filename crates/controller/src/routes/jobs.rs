@@ -242,12 +242,12 @@ pub(crate) async fn one(
 }
 
 /// The id, or 404: what is no id is no job's id.
-pub(crate) pub(super) fn known_id(id: &str) -> Result<JobId, ApiError> {
+pub(crate) fn known_id(id: &str) -> Result<JobId, ApiError> {
     id.parse().map_err(|_| not_found(id))
 }
 
 /// 404 in upstream's words.
-pub(crate) pub(super) fn not_found(id: &str) -> ApiError {
+pub(crate) fn not_found(id: &str) -> ApiError {
     ApiError::missing(format!("Job {id} not found"))
 }
 

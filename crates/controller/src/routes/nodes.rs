@@ -30,7 +30,8 @@ pub(crate) async fn list(axum::extract::State(app): State<App>) -> Result<Respon
 fn shown(node: NodeStatus, workers: &[WorkerRecord]) -> NodeInResponse {
     let mine = || workers.iter().filter(|worker| worker.hostname == node.name);
     let roles = [(node.role.devices, "devices"), (node.role.fifo, "fifo")];
-    let roles: Vec<String> = roles.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()).collect();
+    let roles: Vec<String> =
+        roles.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()).collect();
     NodeInResponse {
         state: match (node.alive, roles.is_empty()) {
             (false, _) => NodeState::Silent,

@@ -70,13 +70,21 @@ fn explained(job: &Job, waiting: Waiting, nodes: &[NodeStatus], holder: Option<&
     let able = |node: &&NodeStatus| node.alive && if fifo { node.role.fifo } else { node.role.devices };
     let nobody = if !nodes.iter().any(|node| able(&node)) {
         let what = if fifo { "serves FifoQ" } else { "owns devices" };
-        Some((WhyKind::NoNode, format!("no living node {what}: start `netpulse worker {}`", if fifo { "fifo" } else { "node" })))
+        Some((
+            WhyKind::NoNode,
+            format!("no living node {what}: start `netpulse worker {}`", if fifo { "fifo" } else { "node" }),
+        ))
     } else if let Some(why) = &waiting.nobody {
         Some((WhyKind::Capacity, why.clone()))
     } else if !fifo && waiting.node.is_none() && waiting.behind.is_none() {
         let full = |node: &NodeStatus| node.devices >= node.role.capacity;
         let all_full = nodes.iter().filter(able).all(full);
-        all_full.then(|| (WhyKind::Capacity, "every node owns as many devices as it may (`worker.pinned_per_node`)".to_owned()))
+        all_full.then(|| {
+            (
+                WhyKind::Capacity,
+                "every node owns as many devices as it may (`worker.pinned_per_node`)".to_owned(),
+            )
+        })
     } else {
         None
     };
@@ -122,7 +130,8 @@ fn explained(job: &Job, waiting: Waiting, nodes: &[NodeStatus], holder: Option<&
 /// The node whose worker runs a job: the longest known name that the worker's begins with.
 fn node_of<'n>(job: &Job, nodes: &'n [NodeStatus]) -> Option<&'n str> {
     let worker = job.worker.as_deref()?;
-    let begins = |name: &&str| worker == *name || worker.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
+    let begins =
+        |name: &&str| worker == *name || worker.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
     nodes.iter().map(|node| node.name.as_str()).filter(begins).max_by_key(|name| name.len())
 }
 
@@ -163,7 +172,15 @@ mod tests {
 
     fn node(name: &str, devices: usize, role: Role) -> NodeStatus {
         let now = Timestamp::now();
-        NodeStatus { name: name.into(), role, devices, running: 0, alive: true, joined_at: now, renewed_at: now }
+        NodeStatus {
+            name: name.into(),
+            role,
+            devices,
+            running: 0,
+            alive: true,
+            joined_at: now,
+            renewed_at: now,
+        }
     }
 
     fn why(queue: QueueName, waiting: Waiting, nodes: &[NodeStatus]) -> (WhyKind, String) {
@@ -177,8 +194,14 @@ mod tests {
         let nodes = [node("a", 1, all)];
         let plain = Waiting::default;
         let (kind, reason) = why(host(), plain(), &nodes);
-        assert_eq!((kind, reason.as_str()), (WhyKind::Next, "In HostQ_sw1: it is next, and waits for its worker"));
-        assert_eq!(why(QueueName::Fifo, plain(), &nodes).1, "In FifoQ: it is next, and waits for a free slot");
+        assert_eq!(
+            (kind, reason.as_str()),
+            (WhyKind::Next, "In HostQ_sw1: it is next, and waits for its worker")
+        );
+        assert_eq!(
+            why(QueueName::Fifo, plain(), &nodes).1,
+            "In FifoQ: it is next, and waits for a free slot"
+        );
         let chosen = Waiting { node: Some("a".into()), ..plain() };
         assert!(why(host(), chosen, &nodes).1.ends_with("waits for its worker on node a"));
 
@@ -194,11 +217,17 @@ mod tests {
 
         assert_eq!(why(host(), plain(), &[node("a", 2, all)]).0, WhyKind::Capacity);
         let said = Waiting { nobody: Some("No capacity on nodes".into()), ..plain() };
-        assert_eq!(why(host(), said, &nodes), (WhyKind::Capacity, "In HostQ_sw1: No capacity on nodes".into()));
+        assert_eq!(
+            why(host(), said, &nodes),
+            (WhyKind::Capacity, "In HostQ_sw1: No capacity on nodes".into())
+        );
 
         let later = Waiting { not_before: Some(Timestamp::now().plus(Duration::from_secs(9))), ..plain() };
         assert_eq!(why(host(), later, &nodes).0, WhyKind::HeldUntil);
-        assert_eq!(why(host(), Waiting { ahead: 3, ..plain() }, &nodes).1, "In HostQ_sw1: 3 jobs go before it");
+        assert_eq!(
+            why(host(), Waiting { ahead: 3, ..plain() }, &nodes).1,
+            "In HostQ_sw1: 3 jobs go before it"
+        );
         assert_eq!(why(host(), Waiting { ahead: 1, ..plain() }, &nodes).0, WhyKind::Order);
     }
 
@@ -208,10 +237,12 @@ mod tests {
         let nodes = [node("a", 1, all), node("a_b", 1, all)];
         let mut holder = job(QueueName::Fifo);
         holder.worker = Some("a_b_FifoQ".into());
-        let waiting = Waiting { ahead: 2, behind: Some(holder.id), node: Some("a".into()), ..Waiting::default() };
+        let waiting =
+            Waiting { ahead: 2, behind: Some(holder.id), node: Some("a".into()), ..Waiting::default() };
         let answer = explained(&job(host()), waiting.clone(), &nodes, Some(&holder));
         assert_eq!(answer.kind, WhyKind::DeviceBusy);
-        let expected = format!("In HostQ_sw1: job {} holds its device on node a_b; 2 jobs go before it", holder.id);
+        let expected =
+            format!("In HostQ_sw1: job {} holds its device on node a_b; 2 jobs go before it", holder.id);
         assert_eq!(answer.reason, expected);
         let gone = explained(&job(host()), waiting, &nodes, None);
         assert!(gone.reason.contains("holds its device on node a;"), "{}", gone.reason);

@@ -1,6 +1,5 @@
 //! `/jobs...`, `/workers...`, `/health`, `/system/stats`, `/template...` and the early paths.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -144,11 +143,13 @@ async fn why_tells_what_a_job_waits_for() {
     );
     assert_eq!(
         why["reason"],
-        format!("In HostQ_192.0.2.1: one job goes before it; job {first} holds its device")
+        format!("In HostQ_192.0.2.1: job {first} holds its device; one job goes before it")
     );
+    assert_eq!(why["kind"], "device_busy");
     assert_eq!(w.get(&format!("/jobs/{second}/why")).await.json()["ahead"], 0);
     let running = w.get(&format!("/jobs/{first}/why")).await.json();
     assert_eq!((running["waiting"].clone(), running["ahead"].clone()), (json!(false), Value::Null));
+    assert_eq!(running["kind"], "runs");
 }
 
 #[tokio::test]
@@ -247,7 +248,11 @@ async fn stats_and_health() {
         stats["jobs"],
         json!({"total": 2, "succeeded": 1, "failed": 0, "in_progress": 0, "queued": 1, "canceled": 0})
     );
-    assert_eq!(stats["nodes"], json!({"active": 2, "total_capacity": 32}), "only nodes that own devices, and live, have room");
+    assert_eq!(
+        stats["nodes"],
+        json!({"active": 2, "total_capacity": 32}),
+        "only nodes that own devices, and live, have room"
+    );
     assert_eq!(stats["self_healing"], json!({"total_triggers": 2}));
     assert!(stats["uptime_seconds"].is_u64());
 }

@@ -110,7 +110,11 @@ async fn figures_count_what_happened_and_name_no_host() {
     w.get("/jobs/not-a-job").await;
     w.get("/no/such/route/at/all").await;
     let answer = w.get("/metrics").await;
-    assert!(answer.header("content-type").starts_with("application/openmetrics-text"), "{:?}", answer.headers);
+    assert!(
+        answer.header("content-type").starts_with("application/openmetrics-text"),
+        "{:?}",
+        answer.headers
+    );
     let text = answer.text;
     for line in [
         r#"netpulse_http_requests_total{method="POST",route="/device/exec",status="201"} 2"#,

@@ -9,14 +9,14 @@ mod detect;
 mod session;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use netpulse_model::request::Strategy;
 use netpulse_model::{
     ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, JobKind,
 };
-use netpulse_plugin::{Driver, DriverSession};
+use netpulse_plugin::{Driver, DriverSession, Opening};
 use netpulse_session::cli::{Login, Session};
 use netpulse_session::platform::{Found, PlatformError, Registry, TransportKind};
 use netpulse_session::transport::{Pty, Transport, telnet};
@@ -68,6 +68,7 @@ impl Netmiko {
         let own = args::session_args(args).map_err(bad)?;
         let device = connect::device(args, found.port).map_err(|e| bad(vec![e]))?;
         let pty = Pty::default();
+        let mut opening = Opening::default();
         let (transport, warnings) = match found.transport {
             TransportKind::Ssh => {
                 let mut plan = connect::ssh_plan(args, &self.settings, Dialect::Netmiko)?;
@@ -80,10 +81,17 @@ impl Netmiko {
                     plan.target.port = found.port;
                 }
                 let connection = connect::open(&plan, &self.settings).await?;
+                let (connect, login) = connection.opening();
+                opening = Opening { connect: Some(connect), login: Some(login), prompt: None };
                 let shell = connection.shell(&pty, SHELL_TIMEOUT).await.map_err(connect::error_info)?;
                 (shell, plan.warnings)
             }
-            TransportKind::Telnet => self.telnet(args, &found, &pty).await?,
+            TransportKind::Telnet => {
+                let began = Instant::now();
+                let opened = self.telnet(args, &found, &pty).await?;
+                opening.connect = Some(began.elapsed());
+                opened
+            }
         };
         let login = Login {
             label: device.to_string(),
@@ -96,6 +104,8 @@ impl Netmiko {
             registry: Some(Arc::clone(&self.platforms)),
             ..Login::default()
         };
+        // With Telnet the login is part of it: the device asks in its own words.
+        let began = Instant::now();
         let mut session = Session::open(transport, Arc::clone(&found.platform), login)
             .await
             .map_err(connect::error_info)?;
@@ -105,7 +115,8 @@ impl Netmiko {
             session.close().await;
             return Err(connect::error_info(error));
         }
-        Ok(NetmikoSession::new(session, device.host().to_owned(), warnings, own.keepalive))
+        opening.prompt = Some(began.elapsed());
+        Ok(NetmikoSession::new(session, device.host().to_owned(), warnings, own.keepalive, opening))
     }
 
     async fn telnet(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use netpulse_model::{ErrorCode, ErrorInfo, ExecutionResult, Outcome};
-use netpulse_plugin::{DriverSession, Report, Run, Watch, Work};
+use netpulse_plugin::{DriverSession, Opening, Report, Run, Watch, Work};
 use netpulse_session::SessionError;
 use netpulse_session::cli::{ConfigReport, Control, LineReport, LineState, Progress, Session, config_lines};
 use serde_json::{Map, Value};
@@ -25,13 +25,20 @@ pub(super) struct NetmikoSession {
     host: String,
     warnings: Vec<String>,
     keepalive: Option<Duration>,
+    opening: Opening,
     /// A run was begun and not ended: its future was dropped in the middle of something.
     in_the_middle: bool,
 }
 
 impl NetmikoSession {
-    pub fn new(session: Session, host: String, warnings: Vec<String>, keepalive: Option<Duration>) -> Self {
-        Self { session, host, warnings, keepalive, in_the_middle: false }
+    pub fn new(
+        session: Session,
+        host: String,
+        warnings: Vec<String>,
+        keepalive: Option<Duration>,
+        opening: Opening,
+    ) -> Self {
+        Self { session, host, warnings, keepalive, opening, in_the_middle: false }
     }
 
     pub fn facts(&mut self) -> Facts {
@@ -182,6 +189,10 @@ impl DriverSession for NetmikoSession {
 
     fn keepalive_interval(&self) -> Option<Duration> {
         self.keepalive
+    }
+
+    fn opening(&self) -> Opening {
+        self.opening
     }
 
     async fn close(&mut self) {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use netpulse_model::fields::FieldError;
 use netpulse_model::request::Strategy;
 use netpulse_model::{ConnectionArgs, DeviceKey, ErrorInfo, ExecutionRequest};
-use netpulse_plugin::{Driver, DriverSession, Report, Run};
+use netpulse_plugin::{Driver, DriverSession, Opening, Report, Run};
 use netpulse_session::transport::ssh::SshConnection;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -133,6 +133,11 @@ impl DriverSession for Session {
 
     fn keepalive_interval(&self) -> Option<Duration> {
         self.keepalive
+    }
+
+    fn opening(&self) -> Opening {
+        let (connect, login) = self.connection.opening();
+        Opening { connect: Some(connect), login: Some(login), prompt: None }
     }
 
     async fn close(&mut self) {

@@ -5,15 +5,17 @@ mod devices;
 pub(crate) mod lock;
 mod store;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, ServeError, serve};
-use netpulse_plugin::{Drivers, Scheduler, Templates, Webhooks};
+use netpulse_plugin::{Scheduler, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
-use netpulse_worker::{BuiltInTemplates, Node, NodeParts, Serves};
+use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +80,7 @@ impl Shape {
 
 /// A server that runs in this process.
 pub(crate) struct Server {
-    /// `http://` or `https://` with host and port; empty without the API.
+    /// `http://` or `https://` with host and port; empty when nothing listens.
     pub(crate) url: String,
     /// The name that its node joined by; empty without one.
     pub(crate) node_name: String,
@@ -111,7 +113,11 @@ impl Server {
         let scheduler = scheduler(&config, &[])?;
         let drivers = devices::drivers(&config)?;
         let webhooks = webhooks(&config)?;
-        let listener = if shape.has_api() { Some(bind(&config).await?) } else { None };
+        let listener = match (shape.has_api(), config.metrics.port) {
+            (true, _) => Some(bind("server", &config.server.host, config.server.port).await?),
+            (false, Some(port)) => Some(bind("metrics", &config.metrics.host, port).await?),
+            (false, None) => None,
+        };
         let mut locks = Vec::new();
         // The embedded store keeps others out by itself.
         if shared {
@@ -122,10 +128,12 @@ impl Server {
         let queue = store::open(&config, shape, scheduler).await?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates: Arc<dyn Templates> = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let mut registry = Registry::with_labels(labels(shape).into_iter());
         let node = match shape.serves() {
             None => None,
             Some(serves) => {
                 let parts = NodeParts {
+                    metrics: Metrics::registered(&mut registry),
                     serves,
                     config: Arc::clone(&config),
                     queue: Arc::clone(&queue),
@@ -151,37 +159,33 @@ impl Server {
             shutdown: CancellationToken::new(),
             _locks: locks,
         };
+        let parts = Parts {
+            config: Arc::clone(&config),
+            queue: Arc::clone(&server.queue),
+            drivers,
+            webhooks,
+            templates: Some(templates),
+            registry,
+            draining: server.draining.clone(),
+            shutdown: server.shutdown.clone(),
+        };
         if let Some(listener) = listener {
-            server.serve(&config, listener, drivers, webhooks, templates)?;
+            server.serve(parts, listener, shape.has_api())?;
         }
         Ok(server)
     }
 
-    /// Puts the API on its socket.
-    fn serve(
-        &mut self,
-        config: &Arc<Config>,
-        listener: TcpListener,
-        drivers: Drivers,
-        webhooks: Webhooks,
-        templates: Arc<dyn Templates>,
-    ) -> Result<(), Failure> {
+    /// Puts the API on its socket; without it, what monitoring asks.
+    fn serve(&mut self, parts: Parts, listener: TcpListener, api: bool) -> Result<(), Failure> {
         let address = listener.local_addr().map_err(|e| Failure::local(format!("no address: {e}")))?;
-        let controller = Controller::new(Parts {
-            config: Arc::clone(config),
-            queue: Arc::clone(&self.queue),
-            drivers,
-            webhooks,
-            templates: Some(templates),
-            draining: self.draining.clone(),
-            shutdown: self.shutdown.clone(),
-        });
-        let (router, token, server) = (controller.router(), self.shutdown.clone(), config.server.clone());
+        let (token, server) = (self.shutdown.clone(), parts.config.server.clone());
+        let controller = Controller::new(parts);
+        let router = if api { controller.router() } else { controller.probes() };
+        let scheme = if server.tls_cert.is_some() { "https" } else { "http" };
         let http =
             tokio::spawn(
                 async move { serve(listener, router, &server, token, Duration::from_secs(5)).await },
             );
-        let scheme = if config.server.tls_cert.is_some() { "https" } else { "http" };
         self.url = format!("{scheme}://{address}");
         self.api = Some(Api { http, requests: controller.requests() });
         Ok(())
@@ -270,12 +274,22 @@ fn refused(error: QueueError) -> Failure {
     }
 }
 
-async fn bind(config: &Config) -> Result<TcpListener, Failure> {
-    let at = (config.server.host.as_str(), config.server.port);
-    TcpListener::bind(at).await.map_err(|error| {
-        Failure::local(format!("cannot listen on {}:{}: {error}", at.0, at.1))
-            .hint("another server may run there: choose `server.host` and `server.port`")
+async fn bind(section: &str, host: &str, port: u16) -> Result<TcpListener, Failure> {
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        Failure::local(format!("cannot listen on {host}:{port}: {error}"))
+            .hint(format!("another server may run there: choose `{section}.host` and `{section}.port`"))
     })
+}
+
+/// What every figure of this process carries.
+fn labels(shape: Shape) -> [(Cow<'static, str>, Cow<'static, str>); 1] {
+    let role = match shape {
+        Shape::All => "all",
+        Shape::Controller => "controller",
+        Shape::Devices => "node",
+        Shape::Fifo => "fifo",
+    };
+    [(Cow::Borrowed("role"), Cow::Borrowed(role))]
 }
 
 /// The built-in webhook kind under the configuration's rules.

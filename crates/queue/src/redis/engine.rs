@@ -10,6 +10,7 @@ use netpulse_model::result::ResultType;
 use netpulse_model::worker::WorkerRecord;
 use netpulse_model::{
     DeviceKey, ErrorCode, ErrorInfo, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Outcome,
+    Timestamp,
 };
 use redis::Cmd;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -410,14 +411,26 @@ impl Queue for Redis {
 
     async fn counts(&self) -> Result<JobCounts, QueueError> {
         self.shared.prepare().await;
-        let mut call = redis::cmd("HMGET");
-        call.arg(self.shared.key("counts"));
-        call.arg(&["queued", "started", "finished", "failed", "canceled"]);
-        let answer = self.shared.link.one(call, self.shared.until()).await.map_err(unavailable)?;
-        let get = |at: usize| {
-            items(&answer).get(at).and_then(record::number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+        let mut counts = redis::cmd("HMGET");
+        counts.arg(self.shared.key("counts"));
+        counts.arg(&["queued", "started", "finished", "failed", "canceled"]);
+        let mut first = redis::cmd("ZRANGE");
+        first.arg(self.shared.key("waiting")).arg(0).arg(0).arg("WITHSCORES");
+        let mut pipe = redis::Pipeline::with_capacity(2);
+        pipe.add_command(counts).add_command(first);
+        let answers = self.shared.read(&pipe).await?;
+        let number = |answer: usize, at: usize| {
+            answers.get(answer).and_then(|answer| items(answer).get(at)).and_then(record::number)
         };
-        Ok(JobCounts { queued: get(0), started: get(1), finished: get(2), failed: get(3), canceled: get(4) })
+        let get = |at: usize| number(0, at).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Ok(JobCounts {
+            queued: get(0),
+            started: get(1),
+            finished: get(2),
+            failed: get(3),
+            canceled: get(4),
+            oldest: number(1, 1).map(Timestamp),
+        })
     }
 
     async fn health(&self) -> Result<(), QueueError> {
@@ -430,6 +443,10 @@ impl Queue for Redis {
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
         self.shared.nodes().await
+    }
+
+    async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        self.shared.suspend(node).await
     }
 
     async fn leave(&self, node: &str) -> Result<(), QueueError> {

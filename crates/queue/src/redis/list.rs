@@ -35,7 +35,7 @@ impl Shared {
     }
 
     /// Sends reads again while there is time.
-    async fn read(&self, pipe: &Pipeline) -> Result<Vec<redis::Value>, QueueError> {
+    pub(super) async fn read(&self, pipe: &Pipeline) -> Result<Vec<redis::Value>, QueueError> {
         let until = self.until();
         let mut pause = std::time::Duration::from_millis(20);
         loop {

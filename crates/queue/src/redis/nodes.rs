@@ -181,6 +181,17 @@ impl Shared {
         Ok(())
     }
 
+    pub(super) async fn suspend(&self, node: &str) -> Result<(), QueueError> {
+        let Some(life) = self.living(node) else {
+            return Ok(());
+        };
+        self.ask(Script::Suspend, |call| {
+            call.arg(node).arg(&life);
+        })
+        .await?;
+        Ok(())
+    }
+
     pub(super) async fn renew(&self, node: &str) -> Result<Vec<Lease>, QueueError> {
         self.prepare().await;
         let unknown = || QueueError::UnknownNode(node.to_owned());

@@ -43,6 +43,7 @@ scripts! {
     Release = "jobs" ["common", "ends", "release"],
     Renew = "nodes" ["common", "renew"],
     Acquire = "nodes" ["common", "acquire"],
+    Suspend = "jobs" ["common", "suspend"],
     Waiting = "jobs" ["common", "waiting"],
     Nodes = "nodes" ["common", "nodes"],
     StopWorker = "nodes" ["common", "stop_worker"],

@@ -1,13 +1,14 @@
 -- Takes a device for a node, unless another has it or a modification of FifoQ runs on it.
 -- ARGV[3] node, [4] its life, [5] device. Answer: the lease's epoch, or ''.
 local node, life, device = ARGV[3], ARGV[4], ARGV[5]
-local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive', 'capacity')
+local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive', 'capacity', 'devices')
 if n[1] ~= life or n[2] ~= '1' then return answer('') end
 local key = P .. 'device:' .. device
 local v = call('HMGET', key, 'node', 'epoch', 'writer', 'ready')
 call('SREM', P .. 'wake:' .. node, 'd:' .. device)
 if v[2] then return answer(v[1] == node and v[2] or '') end
 if v[1] and v[1] ~= node then return answer('') end
+if n[4] ~= '1' then return answer('') end
 if v[3] or call('SCARD', P .. 'leases:' .. node) >= tonumber(n[3]) then return answer('') end
 local epoch = next_epoch()
 call('HSET', key, 'node', node, 'epoch', epoch)

@@ -2,8 +2,8 @@
 -- ARGV[3] node, [4] its life, [5] how many jobs of FifoQ may run on one device, [6] ticket.
 -- Answer: epoch of the claim, the job and its record, or nothing.
 local node, life, per_device, ticket = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
-local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive')
-if n[1] ~= life or n[2] ~= '1' then return answer() end
+local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive', 'fifo')
+if n[1] ~= life or n[2] ~= '1' or n[3] ~= '1' then return answer() end
 call('SREM', P .. 'wake:' .. node, 'fifo')
 local from = 0
 while true do

@@ -193,9 +193,11 @@ local function enqueue(id, device, fifo, order, change, deadline)
   end
 end
 
-local function count_queued(device, by)
+-- A job waits, for its turn or its time (`by` is 1), or no more (-1).
+local function count_queued(id, job, by)
   count('queued', by)
-  if device then call('HINCRBY', P .. 'device:' .. device, 'queued', by) end
+  if by > 0 then call('ZADD', P .. 'waiting', job.created, id) else call('ZREM', P .. 'waiting', id) end
+  if job.device then call('HINCRBY', P .. 'device:' .. job.device, 'queued', by) end
 end
 
 local NAMES = { 'status', 'kind', 'queue', 'device', 'order', 'created', 'enqueued', 'started', 'attempt',
@@ -215,7 +217,7 @@ end
 
 -- Takes a waiting or delayed job out; it is no longer counted as queued.
 local function dequeue(id, job)
-  count_queued(job.device, -1)
+  count_queued(id, job, -1)
   if job.status == 'scheduled' then
     call('ZREM', P .. 'timers', 'd:' .. id)
     return

@@ -80,7 +80,7 @@ end
 local function put_back(id, job, delay, reason, nonce)
   local key = P .. 'job:' .. id
   free(id, job)
-  count_queued(job.device, 1)
+  count_queued(id, job, 1)
   call('HDEL', key, 'started', 'worker', 'node', 'epoch', 'way', 'ticket', 'noted')
   if nonce then call('HSET', key, 'nonce', nonce) end
   event(now, id, job.device, '{"event":"retrying","reason":' .. cjson.encode(reason) .. ',"attempt":'

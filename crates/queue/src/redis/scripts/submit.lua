@@ -90,6 +90,7 @@ for at = 4, #ARGV, ARGS do
     field('event', int(last_event))
     call(unpack(job))
     call('ZADD', P .. 'jobs', created, id)
+    call('ZADD', P .. 'waiting', created, id)
     if host ~= '' then call('ZADD', P .. 'host:' .. host, created, id) end
     if key ~= '' then call('SET', P .. 'key:' .. key, id .. ' ' .. digest) end
     enqueue(id, device ~= '' and device, fifo, order, kind == 'modification', seq + tonumber(ttl))

@@ -11,7 +11,7 @@ local key = P .. 'job:' .. id
 local job = id ~= '' and load(id)
 if not job or job.status ~= 'started' or call('HGET', key, 'ticket') ~= ticket then return answer('0') end
 free(id, job)
-count_queued(job.device, 1)
+count_queued(id, job, 1)
 call('HSET', key, 'status', 'queued', 'attempt', tonumber(job.attempt) - 1)
 call('HDEL', key, 'started', 'worker', 'node', 'epoch', 'way', 'ticket')
 enqueue(id, job.device, job.is_fifo, job.order, job.is_change, tonumber(job.enqueued) + tonumber(job.ttl))

@@ -158,6 +158,10 @@ struct Inner {
     cut: CutOnDrop,
     /// Carries us; its stream must outlive ours.
     jump: Option<SshConnection>,
+    /// To the agreement on keys.
+    connecting: Duration,
+    /// From there to the end of the login.
+    logging_in: Duration,
 }
 
 /// Connects and logs in.
@@ -172,6 +176,7 @@ pub async fn connect(
 ) -> Result<SshConnection, SessionError> {
     let place = tcp::place(&target.host, target.port);
     let keys = auth::read_keys(&target.credentials.keys, &place).await?;
+    let began = Instant::now();
     let tries: &[bool] = match options.profile {
         Profile::Modern => &[false],
         Profile::Legacy => &[true],
@@ -189,7 +194,7 @@ pub async fn connect(
                         options.legacy_devices.forget(&place);
                     }
                 }
-                return login(shaken, target, options, &keys, legacy, place).await;
+                return login(shaken, target, options, &keys, legacy, place, began.elapsed()).await;
             }
             Err(Failure::NoCommonAlgorithm(error)) => refused = Some(error),
             Err(Failure::Other(error)) => return Err(error),
@@ -351,9 +356,11 @@ async fn login(
     keys: &[Arc<russh::keys::PrivateKey>],
     legacy: bool,
     place: String,
+    connecting: Duration,
 ) -> Result<SshConnection, SessionError> {
     let Shaken { mut handle, peer, cut, remote_version, jump } = shaken;
-    let end = Instant::now() + options.auth_timeout;
+    let began = Instant::now();
+    let end = began + options.auth_timeout;
     let attempt = auth::Attempt {
         place: &place,
         target,
@@ -363,7 +370,8 @@ async fn login(
         peer: &peer,
     };
     let logged_in = timeout_at(end, attempt.run(&mut handle)).await;
-    let inner = Inner { handle, peer, place, remote_version, legacy, cut, jump };
+    let logging_in = began.elapsed();
+    let inner = Inner { handle, peer, place, remote_version, legacy, cut, jump, connecting, logging_in };
     match logged_in {
         Ok(Ok(())) => Ok(SshConnection { inner: Arc::new(inner) }),
         Ok(Err(error)) => Err(error),
@@ -449,6 +457,12 @@ impl SshConnection {
     #[must_use]
     pub fn place(&self) -> &str {
         &self.inner.place
+    }
+
+    /// How long it took to agree on keys, TCP included, and then to log in.
+    #[must_use]
+    pub fn opening(&self) -> (Duration, Duration) {
+        (self.inner.connecting, self.inner.logging_in)
     }
 
     /// Whether the device needed old algorithms.
