@@ -13,6 +13,8 @@ pub const STRATEGIES: &[&str] = &["fifo", "pinned"];
 pub const HOST_KEY_POLICIES: &[&str] = &["accept-new", "strict", "off"];
 /// The shapes of a webhook's message.
 pub const WEBHOOK_FORMATS: &[&str] = &["standard", "legacy"];
+/// The credential providers that need no plugin.
+pub const CREDENTIAL_PROVIDERS: &[&str] = &["vault_kv", "env", "file"];
 /// How log lines look.
 pub const LOG_FORMATS: &[&str] = &["text", "json"];
 
@@ -164,6 +166,42 @@ sections! {
         }
     }
 
+    /// References to secrets (`credential` in requests), resolved where the connection is made.
+    credential: Credential {
+        /// Whether requests may carry references.
+        enabled: bool = false;
+        /// The provider of references that name none: `vault_kv`, `env`, `file`, or a plugin's name.
+        name: Option<String> = None;
+        /// Further providers that references may name.
+        providers: Vec<String> = Vec::new();
+        /// Vault: its address, `https://vault.example.net:8200`.
+        addr: Option<String> = None, Rule::Url;
+        /// Vault: the namespace (Enterprise).
+        namespace: Option<String> = None;
+        /// Vault: the KV version 2 mount of references that name none.
+        mount: String = "kv".into(), Rule::NotEmpty;
+        /// Vault: paths that references may name (`kv/network`: it and all below; `kv/net*`: whatever begins so); empty means all that its policy gives us.
+        allowed_paths: Vec<String> = Vec::new();
+        /// Seconds a secret is kept in memory; 0 asks each time.
+        cache_ttl: u64 = 30, Rule::Range(0, 3600);
+        /// Vault: `true` checks its certificate, `false` does not, a path names the CA's PEM file.
+        verify: String = "true".into(), Rule::NotEmpty;
+        /// Vault: seconds for one answer.
+        timeout: u64 = 5, Rule::Range(1, 60);
+        /// Vault: a token.
+        token: Option<String> = None, Rule::Secret;
+        /// Vault: the role of an AppRole login, used when there is no token or it is not accepted.
+        role_id: Option<String> = None;
+        /// Vault: the secret id of an AppRole login.
+        secret_id: Option<String> = None, Rule::Secret;
+        /// Vault: where its AppRole method is mounted.
+        approle_mount: String = "approle".into(), Rule::NotEmpty;
+        /// File provider: the folder of the secrets' files.
+        dir: Option<PathBuf> = None, Rule::ExistingFolder;
+        /// Whether `/credential/vault/read` may show passwords to whoever has the API key.
+        allow_show_password: bool = false;
+    }
+
     /// Device sessions.
     session: Session {
         /// What to do about a device's host key: `accept-new` learns it once, `strict` knows it before, `off` asks nothing.
@@ -184,6 +222,16 @@ sections! {
         dir: Option<PathBuf> = None, Rule::ExistingFolder;
     }
 
+    /// Plugins that are programs of their own.
+    plugin: Plugin {
+        /// Folder of plugins of every kind; `~/.config/netpulse/plugins` when absent.
+        directory: Option<PathBuf> = None;
+        /// Public keys (PEM files, ed25519) whose signatures on plugins count; empty means none.
+        keys: Vec<PathBuf> = Vec::new(), Rule::ExistingFile;
+        /// Whether a plugin is installed only when one of `keys` signed it.
+        require_signature: bool = false;
+    }
+
     /// Templates.
     template: Template {
         /// Folders below which `file://` templates may lie; empty means none.
@@ -192,6 +240,8 @@ sections! {
         remote_hosts: Vec<String> = Vec::new();
         /// Folder of ntc-templates.
         ntc_dir: Option<PathBuf> = None, Rule::ExistingFolder;
+        /// Folder of ttp-templates.
+        ttp_dir: Option<PathBuf> = None, Rule::ExistingFolder;
         /// Compiled templates kept.
         cache: usize = 1024, Rule::Range(0, 1_000_000);
     }

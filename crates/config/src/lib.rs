@@ -19,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod compat;
+mod credential;
 mod keys;
 mod load;
 mod reference;

@@ -313,6 +313,13 @@ impl Reader {
             }
             return;
         }
+        if let Some((_, path)) = compat::ENV_FALLBACKS.iter().find(|(variable, _)| *variable == name) {
+            let set = self.written.get(*path).is_some_and(|set| !set.value.is_null());
+            if !set {
+                self.assign(path, Value::String(value), origin, false);
+            }
+            return;
+        }
         let Some(rest) = name.strip_prefix("NETPULSE_") else { return };
         let rest = rest.strip_prefix('_').unwrap_or(rest);
         if rest.contains("__") {
@@ -457,6 +464,12 @@ impl Reader {
                 );
                 self.warn("server.host", origin_of("server.host"), message);
             }
+        }
+        crate::credential::check(config, |path, message| {
+            self.problem(path, origin_of(path), message);
+        });
+        if let Some(message) = crate::credential::caution(config) {
+            self.warn("credential.verify", origin_of("credential.verify"), message);
         }
         if config.session.host_keys == "off" {
             let message =

@@ -84,6 +84,9 @@ pub fn reference_markdown() -> String {
         "- environment variable `{}` (1, true, yes or on): `store.engine: embedded`, whatever else says\n",
         compat::FAKE_REDIS
     ));
+    for (variable, key) in compat::ENV_FALLBACKS {
+        out.push_str(&format!("- environment variable `{variable}`: `{key}`, where nothing else sets it\n"));
+    }
     out.push_str("\nThese are accepted, do nothing, and are named in a warning at the start:\n\n");
     for (key, reason) in compat::IGNORED.iter().filter(|(key, _)| *key != "server.tls") {
         out.push_str(&format!("- `{key}`: {reason}\n"));

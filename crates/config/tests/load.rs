@@ -232,8 +232,7 @@ fn keys_of_the_python_system_warn_and_never_fail() {
          plugin: {driver: netpulse/plugins/drivers/}\n\
          log: {config: config/log-config.yaml, level: INFO}\n",
     )
-    .env("REDIS_PW", "hidden")
-    .env("NETPULSE__CREDENTIAL__VAULT__URL", "http://vault:8200");
+    .env("REDIS_PW", "hidden");
     assert_eq!(case.load().worker.scheduler, "load_weighted_random");
     assert_eq!(case.load().redis.password.as_deref(), Some("hidden"));
     let warnings = case.warnings();
@@ -241,13 +240,12 @@ fn keys_of_the_python_system_warn_and_never_fail() {
         "np.yaml:1: server.gunicorn_worker: is accepted and does nothing: ",
         "np.yaml:4: worker.ttl: ",
         "np.yaml:5: redis.host: does nothing while `store.engine` is `embedded`",
-        "np.yaml:6: plugin: ",
+        "np.yaml:6: plugin.driver: ",
         "np.yaml:7: log.config: ",
-        "environment variable NETPULSE__CREDENTIAL__VAULT__URL: credential.vault.url: ",
     ] {
         assert!(warnings.iter().any(|w| w.starts_with(start)), "missing: {start}\nin: {warnings:#?}");
     }
-    assert_eq!(warnings.len(), 6, "{warnings:#?}");
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
 }
 
 #[test]
@@ -297,17 +295,19 @@ fn every_key_can_be_set_by_its_variable() {
         let mut case = case(KEY);
         let file = case.folder.path().join("np.yaml").display().to_string();
         let value = match key.path().as_str() {
-            "server.tls_cert" | "server.tls_key" | "webhook.ca" => file,
+            "server.tls_cert" | "server.tls_key" | "webhook.ca" | "plugin.keys" => file,
             "server.external_url" => "https://np.example.net".into(),
             "worker.scheduler" => "greedy".into(),
             "job.default_strategy" => "napalm=pinned".into(),
             "session.host_keys" => "strict".into(),
             "store.engine" => "redis".into(),
-            "redis.tls.enabled" | "redis.sentinel.enabled" => "true".into(),
+            "redis.tls.enabled" | "redis.sentinel.enabled" | "plugin.require_signature" => "true".into(),
             "log.level" => "DEBUG".into(),
             "log.format" => "json".into(),
             "webhook.format" => "legacy".into(),
-            "server.legacy_envelope" => "true".into(),
+            _ if key.kind == netpulse_config::Kind::Switch => "false".into(),
+            "credential.addr" => "https://vault.example.net:8200".into(),
+            "credential.timeout" | "redis.min_replicas" => "7".into(),
             path if path.ends_with("dir") || path.ends_with("dirs") => folder.path().display().to_string(),
             _ if key.kind == netpulse_config::Kind::Number => "1024".into(),
             _ => "some-text".into(),
@@ -394,4 +394,58 @@ fn the_engine_is_named_and_the_python_systems_switch_wins() {
     );
     let unknown = case(&format!("{KEY}store: {{engine: reddis}}\n")).mistakes();
     assert!(unknown[0].contains("expected one of embedded, redis (did you mean `redis`?)"), "{unknown:?}");
+}
+
+#[test]
+fn vault_is_configured_by_todays_keys_the_early_variables_and_the_fallbacks() {
+    let today = case(
+        "server: {api_key: k-0123456789}\n\
+         credential: {enabled: true, name: vault_kv, addr: 'http://vault:8200', token: t-file, \
+         allowed_paths: 'kv/network, kv/lab', verify: false, cache_ttl: 0}\n",
+    );
+    let config = today.load().credential;
+    assert_eq!((config.allowed_paths.len(), config.verify.as_str(), config.cache_ttl), (2, "false", 0));
+    assert_eq!(config.mount, "kv");
+    // The file's own word stands before the fallback.
+    assert_eq!(today.env("NETPULSE_VAULT_TOKEN", "t-env").load().credential.token.as_deref(), Some("t-file"));
+
+    let early = case("server: {api_key: k-0123456789}\ncredential: {enabled: true, name: vault, token: }\n")
+        .env("NETPULSE__CREDENTIAL__VAULT__URL", "http://localhost:8200")
+        .env("NETPULSE__CREDENTIAL__VAULT__MOUNT_POINT", "secret")
+        .env("NETPULSE__CREDENTIAL__VAULT__TIMEOUT", "7")
+        .env("NETPULSE_VAULT_TOKEN", "t-env")
+        .load()
+        .credential;
+    assert_eq!((early.addr.as_deref(), early.mount.as_str()), (Some("http://localhost:8200"), "secret"));
+    assert_eq!((early.timeout, early.token.as_deref()), (7, Some("t-env")));
+}
+
+#[test]
+fn an_incomplete_credential_section_stops_the_start() {
+    let said = |section: &str| {
+        case(&format!("{KEY}credential: {{enabled: true, {section}}}\n")).mistakes().join("\n")
+    };
+    for (section, sentence) in [
+        ("cache_ttl: 30", "credential.name: must be set"),
+        ("name: vault_kv, token: t", "credential.addr: must be set"),
+        (
+            "name: vault, addr: 'http://v:8200'",
+            "credential.token: Vault auth requires token or AppRole (role_id + secret_id)",
+        ),
+        (
+            "name: vault_kv, addr: 'http://v:8200', role_id: r",
+            "Vault auth requires token or AppRole (role_id + secret_id)",
+        ),
+        ("name: env, providers: [file]", "credential.dir: must be set"),
+        ("name: vault_kv, addr: 'http://v:8200', token: t, verify: /no/ca.pem", "credential.verify: "),
+        ("name: vault_kv, addr: 'http://v:8200', token: t, allowed_paths: ['kv/../x']", "`kv/../x`"),
+        ("name: vault_kv, adr: x", "did you mean `credential.addr`?"),
+    ] {
+        assert!(said(section).contains(sentence), "{section}: {}", said(section));
+    }
+    // Off, it may be incomplete.
+    assert!(case(&format!("{KEY}credential: {{name: vault_kv}}\n")).warnings().is_empty());
+    let open = "name: vault_kv, addr: 'https://v:8200', token: t, verify: false";
+    let warned = case(&format!("{KEY}credential: {{enabled: true, {open}}}\n")).warnings().join("\n");
+    assert!(warned.contains("credential.verify: "), "{warned}");
 }

@@ -129,6 +129,7 @@ async fn main() {
         templates: None,
         registry: prometheus_client::registry::Registry::default(),
         draining: CancellationToken::new(),
+        credentials: netpulse_plugin::Credentials::default(),
         shutdown: shutdown.clone(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderName, StatusCode};
 use netpulse_config::Config;
 use netpulse_model::{Job, JobId};
-use netpulse_plugin::{Drivers, Templates, Webhooks};
+use netpulse_plugin::{Credentials, Drivers, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Once cancelled, what would begin something is answered 503 with `Retry-After`.
     pub draining: CancellationToken,
+    /// Who checks references to secrets, and gives them to connection tests.
+    pub credentials: Credentials,
     /// Ends event streams and waiting requests when the server stops.
     pub shutdown: CancellationToken,
 }
@@ -61,6 +63,7 @@ pub(crate) struct Inner {
     /// Requests in hand.
     pub(crate) requests: TaskTracker,
     pub(crate) ready: Readiness,
+    pub(crate) credentials: Credentials,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     pub(crate) key_header: Option<HeaderName>,
@@ -104,6 +107,7 @@ impl App {
             drivers: parts.drivers,
             webhooks: parts.webhooks,
             templates: parts.templates,
+            credentials: parts.credentials,
             shutdown: parts.shutdown,
         }))
     }

@@ -7,19 +7,21 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use crate::reply;
-use crate::routes::{device, events, jobs, nodes, system, template, why, workers};
+use crate::routes::{credential, device, events, jobs, nodes, system, template, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "NetPulse Controller",
-        description = "Switches, routers, firewalls and Linux servers as one REST API.\n\nEvery request needs the key in the header `X-API-KEY` (the name is configurable), or in a query parameter or cookie of that name. Errors are `{\"detail\": \"a sentence\"}`; for a body of wrong types `detail` is the list of mistakes, each with its path in `loc`. The paths of the early API (`/job`, `/worker`, `/device/execute`, `/device/test-connection`) answer the same in the envelope `{code, message, data}`.",
+        description = "Switches, routers, firewalls and Linux servers as one REST API.\n\nEvery request needs the key in the header `X-API-KEY` (the name is configurable), or in a query parameter or cookie of that name. Errors are `{\"detail\": \"a sentence\"}`; for a body of wrong types `detail` is the list of mistakes, each with its path in `loc`. The paths of the early API (`/job`, `/worker`, `/device/execute`, `/device/test-connection`, `/credential/...`) answer the same in the envelope `{code, message, data}`.",
     ),
     paths(
         device::exec, device::bulk, device::test,
         jobs::list, jobs::cancel_waiting, jobs::one, jobs::cancel, why::why,
         events::of_job, events::all,
         workers::list, workers::stop, workers::stop_some, nodes::list,
+        credential::test, credential::create, credential::read, credential::delete, credential::list,
+        credential::metadata, credential::batch_read,
         template::render, template::render_named, template::parse, template::parse_named,
         system::health, system::live, system::ready, system::stats, system::metrics,
     ),
@@ -29,6 +31,7 @@ use crate::routes::{device, events, jobs, nodes, system, template, why, workers}
         (name = "jobs", description = "What became of it"),
         (name = "events", description = "What happens, as it happens"),
         (name = "workers", description = "Who does the work"),
+        (name = "credential", description = "Look after secrets in Vault"),
         (name = "template", description = "Render and parse without a device"),
         (name = "system", description = "How the server is"),
     ),

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode};
 use netpulse_model::request::Strategy;
 use netpulse_model::webhook::Notice;
-use netpulse_model::{ExecutionRequest, FieldError, Job, JobId, QueueName};
+use netpulse_model::{
+    ConnectionArgs, CredentialRef, ExecutionRequest, FieldError, Job, JobId, QueueName, secret,
+};
 use netpulse_plugin::Driver;
 use netpulse_queue::{NewJob, Submitted};
 use serde_json::Value;
@@ -27,11 +29,33 @@ pub(crate) fn driver<'a>(app: &'a App, name: &str) -> Result<&'a Arc<dyn Driver>
 }
 
 /// 400 unless the connection arguments name a host.
-pub(crate) fn require_host(args: &netpulse_model::ConnectionArgs) -> Result<(), ApiError> {
+pub(crate) fn require_host(args: &ConnectionArgs) -> Result<(), ApiError> {
     if args.host().is_some_and(|host| !host.is_empty()) {
         return Ok(());
     }
     Err(ApiError::bad("'host' in connection_args is required"))
+}
+
+/// 400 when a reference is wrong in a way that can be seen without its secret.
+pub(crate) fn check_credential(app: &App, reference: Option<&CredentialRef>) -> Result<(), ApiError> {
+    match reference {
+        Some(reference) => app.credentials.check(reference).map_err(|error| ApiError::bad(error.message)),
+        None => Ok(()),
+    }
+}
+
+/// Connection arguments as they will be when the worker has the secret: what a driver requires and
+/// the secret will bring is there, under a word that says so. For validation only.
+pub(crate) fn as_if_resolved(args: &ConnectionArgs, reference: &CredentialRef) -> ConnectionArgs {
+    let mut filled = args.clone();
+    for key in reference.destinations() {
+        if secret::is_secret_key(key) || key.ends_with("username") {
+            filled.0.insert(key.to_owned(), Value::from("from-the-credential"));
+        } else {
+            filled.0.shift_remove(key);
+        }
+    }
+    filled
 }
 
 /// A job for the queue, checked by its driver. `key` is the idempotency key, if any.
@@ -43,10 +67,17 @@ pub(crate) fn new_job(
     mut request: ExecutionRequest,
     key: Option<String>,
 ) -> Result<NewJob, ApiError> {
+    check_credential(app, request.credential.as_ref())?;
     require_host(&request.connection_args)?;
     let driver = driver(app, &request.driver)?;
     let strategy = request.queue_strategy.unwrap_or_else(|| default_strategy(app, driver.as_ref()));
-    let mut errors = driver.validate(&request);
+    let mut errors = match &request.credential {
+        None => driver.validate(&request),
+        Some(reference) => {
+            let connection_args = as_if_resolved(&request.connection_args, reference);
+            driver.validate(&ExecutionRequest { connection_args, ..request.clone() })
+        }
+    };
     errors.extend(webhook_errors(app, &request));
     if !errors.is_empty() {
         return Err(ApiError::validation(errors));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::credential::CredentialRef;
 use crate::event::EventId;
 use crate::job::{Job, JobId, JobKind, JobStatus, Priority, RetryPolicy};
 use crate::request::{AuditMode, BulkFailure, Payload, Strategy};
@@ -352,6 +353,10 @@ pub struct ExecBody {
     /// How to reach the device: `host`, `device_type`, `username`, `password`, `port`, ...
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie, instead of in the request (`{"ref": "sites/hq/admin"}`). The
+    /// early form `connection_args.credential_ref` is read as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
     /// The driver's own arguments.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
@@ -447,7 +452,8 @@ pub struct BulkBody {
     /// What holds for every device.
     #[serde(flatten)]
     pub base: ExecBody,
-    /// Per device: `host`, any other connection argument, and its own `command` or `config`.
+    /// Per device: `host`, any other connection argument, its own `command` or `config`, and its own
+    /// `credential` or `credential_ref` (`null` for none).
     #[schema(value_type = Vec<Object>)]
     pub devices: Vec<Map<String, Value>>,
 }
@@ -460,4 +466,72 @@ pub struct TestBody {
     /// How to reach the device.
     #[schema(value_type = Object)]
     pub connection_args: Map<String, Value>,
+    /// Where user and password lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
+}
+
+/// A secret to be written, as a client sends it.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct CredentialCreate {
+    /// Where, without the mount.
+    pub path: String,
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+    /// What is to be known about it; not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// A secret to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialRead {
+    /// Where, without the mount.
+    pub path: String,
+    /// Show the password, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
+    /// The field that holds the name; `username` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The field that holds the password; `password` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+}
+
+/// The path of a secret.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPath {
+    /// Where, without the mount.
+    pub path: String,
+}
+
+/// Which secrets to list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialList {
+    /// Below which folder; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// At any depth.
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// Secrets to be looked at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CredentialPaths {
+    /// 1 to 100 of them.
+    pub paths: Vec<String>,
+    /// Show the passwords, where the configuration allows it.
+    #[serde(default)]
+    pub show_password: bool,
 }

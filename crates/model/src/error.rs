@@ -35,6 +35,12 @@ codes! {
     ConnectFailed = "connect_failed",
     /// The device refused user, password or key: check the credential; NetPulse does not try it again.
     AuthenticationFailed = "authentication_failed",
+    /// The credential's provider refused the secret to NetPulse, or the configuration does not allow its path: nothing was sent to the device.
+    CredentialDenied = "credential_denied",
+    /// There is no secret where the credential points, or it lacks a field: nothing was sent to the device.
+    CredentialNotFound = "credential_not_found",
+    /// The credential's provider did not answer: nothing was sent to the device; the job's `retry` tries again.
+    CredentialUnavailable = "credential_unavailable",
     /// The device's host key is not the one stored: verify the new key out of band, then remove the old one from the store that the message names.
     HostKeyChanged = "host_key_changed",
     /// The device's host key is unknown and the policy is `strict`: add it to the store, or use `accept-new`.

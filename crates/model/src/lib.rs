@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod credential;
 pub mod device;
 pub mod error;
 pub mod event;
@@ -19,6 +20,7 @@ pub mod time;
 pub mod webhook;
 pub mod worker;
 
+pub use credential::CredentialRef;
 pub use device::{DeviceKey, QueueName};
 pub use error::{ErrorCode, ErrorInfo};
 pub use fields::FieldError;

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::credential::{self, CredentialRef};
 use crate::fields::{FieldError, Fields};
 use crate::job::{JobKind, Priority, RetryPolicy};
 use crate::secret;
@@ -144,6 +145,9 @@ pub struct ExecutionRequest {
     pub driver: String,
     /// How to reach the device.
     pub connection_args: ConnectionArgs,
+    /// Where the secrets among them lie; the worker asks for them when it connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialRef>,
     /// The driver's own arguments for this operation.
     #[serde(default)]
     pub driver_args: Map<String, Value>,
@@ -194,14 +198,9 @@ impl fmt::Debug for ExecutionRequest {
     }
 }
 
-/// Upstream's sentence, which clients know, and what it means here.
-const NO_CREDENTIALS: &str = "Credential support is disabled in server configuration: Credentials from a provider are not \
-                              available in this version; give username and password";
-
 /// Top-level fields with a capability of their own that this version does not have, and the
 /// sentence that says so. A field set to its neutral value (`null`, `false`) asks for nothing.
 const NOT_YET: &[(&str, &str)] = &[
-    ("credential", NO_CREDENTIALS),
     ("file_transfer", "File transfer is not available in this version; leave `file_transfer` out"),
     ("detach", "Detached mode is not available in this version; leave `detach` out"),
     ("push_interval", "Detached mode is not available in this version; leave `push_interval` out"),
@@ -362,15 +361,13 @@ impl ExecutionRequest {
         if f.get("connection_args").is_none() {
             f.missing("connection_args");
         }
-        let connection_args = ConnectionArgs(f.object("connection_args").unwrap_or_default());
+        let mut connection_args = ConnectionArgs(f.object("connection_args").unwrap_or_default());
+        let credential = credential::take(f, &mut connection_args);
         let driver_args = f.object("driver_args").unwrap_or_default();
         for (key, sentence) in NOT_YET {
             if f.get(key).is_some_and(asks_for_something) {
                 f.error(key, "value_error", *sentence);
             }
-        }
-        if connection_args.0.get("credential_ref").is_some_and(asks_for_something) {
-            f.error("connection_args", "value_error", NO_CREDENTIALS);
         }
         for (key, sentence) in NOT_YET_ARGS {
             if driver_args.get(*key).is_some_and(asks_for_something) {
@@ -428,6 +425,7 @@ impl ExecutionRequest {
         let request = Self {
             driver,
             connection_args,
+            credential,
             driver_args,
             operation: operation.unwrap_or(Operation::Command(Payload::List(Vec::new()))),
             rendering,
@@ -522,6 +520,8 @@ pub struct BulkFailure {
 /// A request to many devices, taken apart: one entry per device, in the order given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BulkRequest {
+    /// The reference that holds for every device that does not say otherwise.
+    pub credential: Option<CredentialRef>,
     /// For each device its own whole request, or why there is none.
     pub devices: Vec<Result<ExecutionRequest, BulkFailure>>,
 }
@@ -585,7 +585,7 @@ impl BulkRequest {
         let (Some(base), true) = (base, errors.is_empty()) else { return Err(errors) };
         let devices =
             devices.iter().filter_map(Value::as_object).map(|map| Self::device(&base, map)).collect();
-        Ok(Self { devices })
+        Ok(Self { credential: base.credential, devices })
     }
 
     fn device(base: &ExecutionRequest, map: &Map<String, Value>) -> Result<ExecutionRequest, BulkFailure> {
@@ -604,18 +604,19 @@ impl BulkRequest {
                 if fields.get("webhook").is_some() {
                     request.webhook = WebHook::read(&mut fields);
                 }
-                for key in ["credential", "credential_ref", "file_transfer"] {
-                    if fields.get(key).is_some_and(asks_for_something) {
-                        let sentence = NOT_YET
-                            .iter()
-                            .find(|(k, _)| key.starts_with(k))
-                            .map_or("not available in this version", |(_, s)| *s);
-                        fields.error(key, "value_error", sentence);
-                    }
+                if let Some(own) = credential::of_device(&mut fields) {
+                    request.credential = own;
+                }
+                if fields.get("file_transfer").is_some_and(asks_for_something) {
+                    let sentence = NOT_YET
+                        .iter()
+                        .find(|(key, _)| *key == "file_transfer")
+                        .map_or("not available in this version", |(_, sentence)| *sentence);
+                    fields.error("file_transfer", "value_error", sentence);
                 }
             }
         }
-        for key in ["command", "config", "file_transfer", "credential", "webhook"] {
+        for key in ["command", "config", "file_transfer", "credential", "credential_ref", "webhook"] {
             overrides.remove(key);
         }
         // A device's own address replaces every name for it in the shared part.
@@ -644,6 +645,8 @@ pub struct TestRequest {
     pub driver: String,
     /// How to reach the device.
     pub connection_args: ConnectionArgs,
+    /// Where the secrets among them lie.
+    pub credential: Option<CredentialRef>,
 }
 
 impl TestRequest {
@@ -658,13 +661,9 @@ impl TestRequest {
         if f.get("connection_args").is_none() {
             f.missing("connection_args");
         }
-        let connection_args = ConnectionArgs(f.object("connection_args").unwrap_or_default());
-        if f.get("credential").is_some_and(asks_for_something)
-            || connection_args.0.get("credential_ref").is_some_and(asks_for_something)
-        {
-            f.error("credential", "value_error", NO_CREDENTIALS);
-        }
-        if errors.is_empty() { Ok(Self { driver, connection_args }) } else { Err(errors) }
+        let mut connection_args = ConnectionArgs(f.object("connection_args").unwrap_or_default());
+        let credential = credential::take(&mut f, &mut connection_args);
+        if errors.is_empty() { Ok(Self { driver, connection_args, credential }) } else { Err(errors) }
     }
 }
 
@@ -714,10 +713,6 @@ mod tests {
             assert!(said.ends_with(&format!("`{typed}` is not known: did you mean `{meant}`?")), "{said}");
         }
         assert!(!message(json!({"note": "a"})).contains("did you mean"));
-        assert!(
-            message(json!({"command": "a", "credential": {"ref": "x"}}))
-                .contains("give username and password")
-        );
         assert!(message(json!({"config": {"vlan": 1}})).contains("`rendering` should be set"));
         assert!(message(json!({"command": "a", "detach": true})).contains("not available"));
         assert!(message(json!({"command": "a", "ttl": 0})).contains("greater than or equal to 1"));

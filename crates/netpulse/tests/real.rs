@@ -3,7 +3,6 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -89,7 +88,9 @@ fn world(with_worker: bool) -> World {
             drivers: Drivers::new(vec![Arc::new(Checks)]),
             webhooks: Default::default(),
             templates: None,
-            self_healing: Arc::new(AtomicU64::new(0)),
+            credentials: netpulse_plugin::Credentials::default(),
+            registry: Default::default(),
+            draining: CancellationToken::new(),
             shutdown: shutdown.clone(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

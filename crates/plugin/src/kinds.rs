@@ -2,11 +2,11 @@
 //! pipeline. Each is one trait, whether built in or a program of its own.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use netpulse_model::worker::NodeInfo;
-use netpulse_model::{ConnectionArgs, ExecutionRequest, Job};
+pub use netpulse_model::CredentialRef;
+use netpulse_model::{ConnectionArgs, Job};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -98,32 +98,6 @@ pub trait Webhook: Send + Sync + 'static {
     async fn call(&self, call: WebhookCall<'_>) -> Result<(), PluginError>;
 }
 
-/// A reference to a secret, as requests carry it in `credential`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct CredentialRef {
-    /// The provider; the configured default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The secret's path, without the mount.
-    #[serde(rename = "ref")]
-    pub reference: String,
-    /// The mount; the configured default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mount: Option<String>,
-    /// The secret's version; the latest when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
-    /// The namespace; the configured one when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Connection argument to field of the secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field_mapping: Option<BTreeMap<String, String>>,
-    /// Whatever else a provider reads.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, serde_json::Value>,
-}
-
 /// Connection arguments out of a secret: zeroed when dropped, never shown.
 #[derive(Clone, Default)]
 pub struct SecretValues(pub BTreeMap<String, Zeroizing<String>>);
@@ -161,6 +135,58 @@ pub trait CredentialProvider: Send + Sync + 'static {
     /// # Errors
     /// It could not, and why.
     async fn validate(&self) -> Result<Map<String, Value>, PluginError>;
+
+    /// A device refused what the reference gave: a cached copy is not to be given again.
+    fn refused(&self, _reference: &CredentialRef) {}
+
+    /// The way to manage secrets where they lie, for a provider that has one.
+    fn manager(&self) -> Option<&dyn CredentialManager> {
+        None
+    }
+}
+
+/// A new secret, or a new version of one: zeroed when dropped, never shown.
+pub struct NewSecret {
+    /// Where, without the mount.
+    pub path: String,
+    /// What.
+    pub fields: SecretValues,
+    /// What is known about it; not secret.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Manages secrets where a provider keeps them.
+#[async_trait]
+pub trait CredentialManager: Send + Sync {
+    /// Writes a secret, or a new version of it.
+    ///
+    /// # Errors
+    /// By kind; the sentence names the path, never a secret.
+    async fn create(&self, secret: NewSecret) -> Result<(), PluginError>;
+
+    /// Every field of the latest version.
+    ///
+    /// # Errors
+    /// As [`CredentialManager::create`]; [`Failed::NotFound`] when there is none.
+    async fn read(&self, path: &str) -> Result<SecretValues, PluginError>;
+
+    /// Removes a secret with all its versions.
+    ///
+    /// # Errors
+    /// As [`CredentialManager::read`].
+    async fn delete(&self, path: &str) -> Result<(), PluginError>;
+
+    /// The paths below `prefix`, folders ending in `/`; with `recursive` the secrets at any depth.
+    ///
+    /// # Errors
+    /// As [`CredentialManager::create`].
+    async fn list(&self, prefix: &str, recursive: bool) -> Result<Vec<String>, PluginError>;
+
+    /// What is known about a secret and its versions.
+    ///
+    /// # Errors
+    /// As [`CredentialManager::read`].
+    async fn metadata(&self, path: &str) -> Result<Map<String, Value>, PluginError>;
 }
 
 /// What a pipeline's step gives: the same shape from every provider, check and assistant.
@@ -229,19 +255,4 @@ pub trait Output: Send + Sync + 'static {
     /// # Errors
     /// It could not.
     async fn output(&self, settings: &Value, results: &[PipelineResult]) -> Result<(), PluginError>;
-}
-
-/// Resolves `credential` of a request into its connection arguments, in the worker.
-#[async_trait]
-pub trait Resolver: Send + Sync + 'static {
-    /// Fills the request's connection arguments from its reference, if it has one; the values that
-    /// came in are secrets to be masked.
-    ///
-    /// # Errors
-    /// The reference could not be resolved: the job fails before anything is sent.
-    async fn resolve(
-        &self,
-        request: &mut ExecutionRequest,
-        within: Duration,
-    ) -> Result<Vec<String>, netpulse_model::ErrorInfo>;
 }

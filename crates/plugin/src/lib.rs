@@ -5,12 +5,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod credentials;
 mod driver;
+mod fill;
+pub mod install;
 mod kinds;
 mod templates;
 mod webhooks;
 
+pub use credentials::*;
 pub use driver::*;
+pub use fill::*;
 pub use kinds::*;
 pub use templates::*;
 pub use webhooks::*;

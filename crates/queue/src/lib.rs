@@ -59,5 +59,5 @@ pub use api::*;
 pub use clock::Clock;
 pub use embedded::{Embedded, Faults, OpenError, Options};
 pub use events::{LINE_LIMIT, RingSize};
-pub use redis::{Redis, RedisOpenError, RedisOptions, RedisSentinel, RedisTls};
+pub use redis::{Finding, Redis, RedisOpenError, RedisOptions, RedisSentinel, RedisTls, Severity};
 pub use seal::{SealError, SealKey};

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use netpulse_template::jinja2::{Options, Template as Template2};
 use netpulse_template::textfsm::{Template, merge};
-use netpulse_template::{Limits, Renderer, TemplateError};
+use netpulse_template::{Limits, Renderer, TemplateError, ttp};
 use serde_json::{Value, json};
 
 fn read(folder: &str, name: &str) -> Vec<Value> {
@@ -35,6 +35,37 @@ fn render(template: &str, context: &Value, args: &Value) -> Result<String, Templ
     Template2::compile(template, &Options::from_args(args)?, &Limits::default())?.render(context)
 }
 
+fn textfsm_both(texts: &HashMap<String, String>, cases: &[(Vec<String>, String)]) {
+    for (names, raw) in cases {
+        for name in names {
+            let template = Template::compile(&texts[name]).unwrap();
+            std::hint::black_box(template.parse(raw).unwrap());
+        }
+    }
+}
+
+/// Template, text and id of the cases in the form of `/template/parse`, where they run here.
+fn ttp_cases(folder: &str) -> Vec<(String, String, String)> {
+    read(folder, "ttp-cases.jsonl")
+        .iter()
+        .filter(|c| c["runnable"] == Value::Bool(true) && c["rest"].is_object())
+        .map(|c| {
+            let text = |key: &str| c["rest"][key].as_str().unwrap().to_owned();
+            (text("template"), text("context"), c["id"].as_str().unwrap().to_owned())
+        })
+        .filter(|(t, text, _)| {
+            ttp::Template::compile(t, &ttp::Options::default()).and_then(|t| t.parse(text)).is_ok()
+        })
+        .collect()
+}
+
+fn ttp_both(cases: &[(String, String, String)]) {
+    for (template, text, _) in cases {
+        let template = ttp::Template::compile(template, &ttp::Options::default()).unwrap();
+        std::hint::black_box(template.parse(text).unwrap());
+    }
+}
+
 fn memory_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -58,11 +89,15 @@ fn main() {
             (names, c["raw"].as_str().unwrap().to_owned())
         })
         .collect();
-    if std::env::args().nth(2).is_some_and(|a| a == "once") {
-        for (names, raw) in &cases {
-            for name in names {
-                let template = Template::compile(&texts[name]).unwrap();
-                std::hint::black_box(template.parse(raw).unwrap());
+    if let Some(only) = std::env::args().nth(2) {
+        // For a profiler: one kind of work, over and over, or once.
+        let ttp = ttp_cases(&folder);
+        let rounds = if only.ends_with("once") { 1 } else { 40 };
+        for _ in 0..rounds {
+            if only.starts_with("ttp") {
+                ttp_both(&ttp);
+            } else {
+                textfsm_both(&texts, &cases);
             }
         }
         return;
@@ -92,26 +127,18 @@ fn main() {
             std::hint::black_box(Template::compile(text).unwrap());
         }
     });
-    let both = best(3, || {
-        for (names, raw) in &cases {
-            for name in names {
-                let template = Template::compile(&texts[name]).unwrap();
-                std::hint::black_box(template.parse(raw).unwrap());
-            }
+    let both = best(3, || textfsm_both(&texts, &cases));
+    let ttp = ttp_cases(&folder);
+    let ttp_compile_and_parse = best(7, || ttp_both(&ttp));
+    let compiled_ttp: Vec<(ttp::Template, &String)> = ttp
+        .iter()
+        .map(|(t, text, _)| (ttp::Template::compile(t, &ttp::Options::default()).unwrap(), text))
+        .collect();
+    let ttp_parse = best(7, || {
+        for (template, text) in &compiled_ttp {
+            std::hint::black_box(template.parse(text).unwrap());
         }
     });
-    if std::env::args().nth(2).is_some_and(|a| a == "textfsm") {
-        best(60, || {
-            for (names, raw) in &cases {
-                for name in names {
-                    let template = Template::compile(&texts[name]).unwrap();
-                    std::hint::black_box(template.parse(raw).unwrap());
-                }
-            }
-        });
-        println!("compile and parse {both:.4} compile {compile:.4} parse {parse:.4}");
-        return;
-    }
     let renders: Vec<(String, Value, Value)> = read(&folder, "jinja2-cases.jsonl")
         .into_iter()
         .filter(|c| c["error"].is_null())
@@ -131,6 +158,9 @@ fn main() {
             "textfsm_compile": compile,
             "textfsm_compile_and_parse": both,
             "textfsm_memory_mb": memory,
+            "ttp_parse": ttp_parse,
+            "ttp_compile_and_parse": ttp_compile_and_parse,
+            "ttp_ids": ttp.iter().map(|(_, _, id)| id).collect::<Vec<_>>(),
             "jinja2_compile_and_render": jinja2,
             "jinja2_cases": renders.len(),
         })

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{TemplateError, code};
-use crate::library::{Cache, NtcTemplates, ttp_template};
+use crate::library::{Cache, NtcTemplates, TtpChoice, TtpTemplates};
 use crate::source::{Fetch, Sources};
 use crate::{Limits, Parser, Renderer, jinja2, regexp, string, textfsm, ttp};
 
@@ -22,7 +22,7 @@ pub struct Config {
     pub remote_hosts: Vec<String>,
     /// Where ntc-templates may lie, best first; see [`Config::with_environment`].
     pub ntc_dirs: Vec<PathBuf>,
-    /// Where ttp-templates may lie, best first.
+    /// Where ttp-templates may lie, best first; see [`Config::with_environment`].
     pub ttp_dirs: Vec<PathBuf>,
     /// Bounds of every compile, render and parse.
     pub limits: Limits,
@@ -48,15 +48,20 @@ impl Default for Config {
 
 impl Config {
     /// Puts `NET_TEXTFSM` and `NTC_TEMPLATES_DIR` in front of the configured `template.ntc_dir`,
-    /// as Netmiko does.
+    /// as Netmiko does, and `TTP_TEMPLATES_DIR` in front of `template.ttp_dir`.
     #[must_use]
     pub fn with_environment(mut self) -> Self {
-        let found = ["NET_TEXTFSM", "NTC_TEMPLATES_DIR"]
-            .into_iter()
-            .filter_map(std::env::var_os)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from);
-        self.ntc_dirs = found.chain(std::mem::take(&mut self.ntc_dirs)).collect();
+        let found = |names: &[&str], configured: Vec<PathBuf>| -> Vec<PathBuf> {
+            names
+                .iter()
+                .filter_map(std::env::var_os)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+                .chain(configured)
+                .collect()
+        };
+        self.ntc_dirs = found(&["NET_TEXTFSM", "NTC_TEMPLATES_DIR"], self.ntc_dirs);
+        self.ttp_dirs = found(&["TTP_TEMPLATES_DIR"], self.ttp_dirs);
         self
     }
 }
@@ -76,7 +81,7 @@ pub struct ParseCall<'c> {
     pub ntc_template_args: Option<&'c Value>,
     /// Choose the template by platform and command from ttp-templates.
     pub use_ttp_template: bool,
-    /// `{"platform": ..., "command": ...}` for that.
+    /// `{"platform": ..., "command": ...}` for that; or `yang`, `misc`, `path`.
     pub ttp_template_args: Option<&'c Value>,
     /// Platform of the device, used where the arguments name none.
     pub platform: Option<&'c str>,
@@ -116,7 +121,8 @@ pub struct Engines {
     sources: Sources,
     limits: Limits,
     ntc: Option<NtcTemplates>,
-    ttp_dirs: Vec<PathBuf>,
+    ttp: Option<TtpTemplates>,
+    ttp_files: Arc<TtpFiles>,
     renderers: Mutex<Cache<dyn Renderer>>,
     parsers: Mutex<Cache<dyn Parser>>,
     fsms: Mutex<Cache<textfsm::Template>>,
@@ -142,8 +148,36 @@ fn compile_regex(text: &str, _: &Value, limits: &Limits) -> Result<Arc<dyn Parse
     Ok(Arc::new(regexp::Template::compile(text, limits)?))
 }
 
-fn compile_ttp(text: &str, _: &Value, limits: &Limits) -> Result<Arc<dyn Parser>, TemplateError> {
-    let options = ttp::Options { max_template: limits.template_bytes, ..ttp::Options::default() };
+/// What a TTP template may read: `ttp://` from ttp-templates, files below `template.dirs`.
+#[derive(Debug)]
+struct TtpFiles {
+    templates: Option<TtpTemplates>,
+    sources: Sources,
+}
+
+impl ttp::Files for TtpFiles {
+    fn read(&self, path: &str) -> Option<String> {
+        let text = if path.trim_start().starts_with("ttp://") {
+            self.templates.as_ref()?.by_path(path)
+        } else {
+            self.sources.load(&format!("file://{path}")).map(std::borrow::Cow::into_owned)
+        };
+        text.inspect_err(|why| tracing::debug!(path, "a path in a TTP template gives no text: {why}")).ok()
+    }
+
+    fn list(&self, _: &str) -> Option<Vec<String>> {
+        None
+    }
+}
+
+fn compile_ttp(text: &str, files: Arc<TtpFiles>, limits: &Limits) -> Result<Arc<dyn Parser>, TemplateError> {
+    let options = ttp::Options {
+        max_template: limits.template_bytes,
+        max_text: limits.input_bytes,
+        timeout: limits.time,
+        files: Some(files),
+        ..ttp::Options::default()
+    };
     let template = ttp::Template::compile(text, &options).map_err(|error| ttp_error(error, code::SYNTAX))?;
     Ok(Arc::new(Ttp(template)))
 }
@@ -176,23 +210,23 @@ impl Engines {
     /// Builds the engines; looks for ntc-templates once.
     pub fn new(config: Config) -> Self {
         let template_bytes = config.limits.template_bytes;
+        let sources = Sources {
+            dirs: config.template_dirs,
+            remote_hosts: config.remote_hosts,
+            fetch: config.fetch,
+            template_bytes,
+        };
+        let ttp = TtpTemplates::find(&config.ttp_dirs, template_bytes);
         Self {
-            sources: Sources {
-                dirs: config.template_dirs,
-                remote_hosts: config.remote_hosts,
-                fetch: config.fetch,
-                template_bytes,
-            },
+            ttp_files: Arc::new(TtpFiles { templates: ttp.clone(), sources: sources.clone() }),
+            ttp,
+            sources,
             ntc: NtcTemplates::find(&config.ntc_dirs, template_bytes),
-            ttp_dirs: config.ttp_dirs,
             limits: config.limits,
             renderers: Mutex::new(Cache::new(config.cache_size)),
             parsers: Mutex::new(Cache::new(config.cache_size)),
             fsms: Mutex::new(Cache::new(config.cache_size)),
-            compilers: BTreeMap::from([
-                ("regex", compile_regex as CompileParser),
-                ("ttp", compile_ttp as CompileParser),
-            ]),
+            compilers: BTreeMap::from([("regex", compile_regex as CompileParser)]),
         }
     }
 
@@ -212,7 +246,7 @@ impl Engines {
     /// The parsers' names, those added included.
     #[must_use]
     pub fn parsers(&self) -> Vec<&'static str> {
-        ["textfsm"].into_iter().chain(self.compilers.keys().copied()).collect()
+        ["textfsm", "ttp"].into_iter().chain(self.compilers.keys().copied()).collect()
     }
 
     /// The folder of ntc-templates in use.
@@ -270,40 +304,84 @@ impl Engines {
     /// `template_request` when a field is missing, `template_not_found` for an unknown engine or
     /// template; else what the source or the engine says.
     pub fn parse(&self, call: &ParseCall<'_>) -> Result<Value, TemplateError> {
-        match call.name {
-            "textfsm" => self.parse_textfsm(call),
-            name => {
-                let Some((engine, compile)) = self.compilers.get_key_value(name) else {
-                    let known: Vec<&str> =
-                        ["textfsm"].into_iter().chain(self.compilers.keys().copied()).collect();
-                    return Err(TemplateError::new(
-                        "source",
-                        code::NOT_FOUND,
-                        format!("there is no parser '{name}': use {}", known.join(", ")),
-                    ));
-                };
-                let text = match call.template {
-                    Some(template) if !call.use_ttp_template => self.sources.load(template)?,
-                    _ if *engine == "ttp" => {
-                        let (platform, command) = chosen("ttp", call, call.ttp_template_args)?;
-                        ttp_template(&self.ttp_dirs, platform, command, self.limits.template_bytes)?.into()
-                    }
-                    _ => return Err(request(engine, "template: is missing")),
-                };
-                let args = call.args.unwrap_or(&Value::Null);
-                let key = key(engine, &args.to_string(), &text);
-                let cached = self.parsers.lock().get(&key);
-                let parser = match cached {
-                    Some(parser) => parser,
-                    None => {
-                        let fresh = compile(&text, args, &self.limits)?;
-                        self.parsers.lock().put(key, Arc::clone(&fresh));
-                        fresh
-                    }
-                };
-                parser.parse(call.text)
-            }
+        let name = call.name;
+        if name == "textfsm" {
+            return self.parse_textfsm(call);
         }
+        let registered = self.compilers.get_key_value(name);
+        if name != "ttp" && registered.is_none() {
+            return Err(TemplateError::new(
+                "source",
+                code::NOT_FOUND,
+                format!("there is no parser '{name}': use {}", self.parsers().join(", ")),
+            ));
+        }
+        let engine = registered.map_or("ttp", |(engine, _)| *engine);
+        let text = match call.template {
+            Some(template) if engine == "ttp" && !call.use_ttp_template && is_ttp_path(template) => {
+                self.ttp_templates()?.by_path(template)?.into()
+            }
+            Some(template) if !call.use_ttp_template => self.sources.load(template)?,
+            _ if engine == "ttp" => self.chosen_ttp(call)?.into(),
+            _ => return Err(request(engine, "template: is missing")),
+        };
+        let args = call.args.unwrap_or(&Value::Null);
+        let key = key(engine, &args.to_string(), &text);
+        let cached = self.parsers.lock().get(&key);
+        let parser = match cached {
+            Some(parser) => parser,
+            None => {
+                let fresh = match registered {
+                    Some((_, compile)) => compile(&text, args, &self.limits)?,
+                    None => compile_ttp(&text, Arc::clone(&self.ttp_files), &self.limits)?,
+                };
+                // What a template reads from elsewhere may change.
+                let reads = engine == "ttp" && ["<extend", "include", "url"].iter().any(|w| text.contains(w));
+                if !reads {
+                    self.parsers.lock().put(key, Arc::clone(&fresh));
+                }
+                fresh
+            }
+        };
+        parser.parse(call.text)
+    }
+
+    /// The folder of ttp-templates in use.
+    pub fn ttp_folder(&self) -> Option<&std::path::Path> {
+        self.ttp.as_ref().map(TtpTemplates::folder)
+    }
+
+    fn ttp_templates(&self) -> Result<&TtpTemplates, TemplateError> {
+        self.ttp.as_ref().ok_or_else(|| {
+            TemplateError::new(
+                "ttp",
+                code::NOT_FOUND,
+                "ttp-templates was not found: set TTP_TEMPLATES_DIR or template.ttp_dir, or install \
+                 the Python package ttp-templates",
+            )
+        })
+    }
+
+    /// The text that `ttp_template_args` choose; platform and command may come from the call.
+    fn chosen_ttp(&self, call: &ParseCall<'_>) -> Result<String, TemplateError> {
+        let args = call.ttp_template_args;
+        let of = |field: &str| args.and_then(|a| a.get(field)).and_then(Value::as_str);
+        let mut choice = TtpChoice {
+            path: of("path"),
+            platform: of("platform").or(call.platform),
+            command: of("command"),
+            yang: of("yang"),
+            misc: of("misc"),
+            get: of("get"),
+        };
+        if choice.yang.is_none() && choice.misc.is_none() {
+            choice.command = choice.command.or(call.command);
+        }
+        if choice.path.is_none() && choice.misc.is_none() && choice.get.is_none() && choice.yang.is_none() {
+            let (platform, command) = chosen("ttp", call, args)?;
+            (choice.platform, choice.command) = (Some(platform), Some(command));
+        }
+        self.ttp_templates()?.choose(&choice)
     }
 
     fn fsm(&self, text: &str) -> Result<Arc<textfsm::Template>, TemplateError> {
@@ -347,6 +425,12 @@ impl Engines {
             .collect::<Result<Vec<_>, TemplateError>>()?;
         Ok(textfsm::merge(tables)?.map_or_else(|| json!([]), |table| table.to_ntc_value()))
     }
+}
+
+/// `ttp://...` alone.
+fn is_ttp_path(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with("ttp://") && !text.contains(['\n', '{'])
 }
 
 /// `name.textfsm` or `name.template`.

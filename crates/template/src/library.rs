@@ -66,9 +66,10 @@ impl NtcTemplates {
         let index = self.index()?;
         let attributes = |platform| [("Command", command), ("Platform", platform)];
         // Netmiko's fallback: IOS XE is parsed by the IOS templates where it has none of its own.
-        let names = index.find(&attributes(platform)).or_else(|| {
-            platform.contains("cisco_xe").then(|| index.find(&attributes("cisco_ios"))).flatten()
-        });
+        let mut names = index.find(&attributes(platform))?;
+        if names.is_none() && platform.contains("cisco_xe") {
+            names = index.find(&attributes("cisco_ios"))?;
+        }
         let Some(names) = names else {
             return Err(TemplateError::new(
                 "textfsm",
@@ -99,35 +100,121 @@ impl NtcTemplates {
     }
 }
 
-/// The text of a ttp-templates template for a platform and command.
-///
-/// # Errors
-/// `template_not_found` when the package or the template is missing.
-pub fn ttp_template(
-    candidates: &[PathBuf],
-    platform: &str,
-    command: &str,
+/// The folder of ttp-templates: `platform/`, `misc/` and `yang/` below it.
+#[derive(Clone, Debug)]
+pub struct TtpTemplates {
+    folder: PathBuf,
     template_bytes: usize,
-) -> Result<String, TemplateError> {
-    let name = format!("{platform}_{command}").to_lowercase().replace('|', "pipe").replace([' ', '/'], "_");
-    let missing = |message: String| TemplateError::new("ttp", code::NOT_FOUND, message);
-    if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
-        return Err(missing(format!("'{platform}' and '{command}' name no template")));
+}
+
+/// Folders that make a folder one of ttp-templates.
+const TTP_FOLDERS: [&str; 4] = ["platform", "misc", "yang", "get"];
+
+fn not_found(message: String) -> TemplateError {
+    TemplateError::new("ttp", code::NOT_FOUND, message)
+}
+
+impl TtpTemplates {
+    /// The first of `candidates` that holds `platform/`, `misc/`, `yang/` or `get/`, itself or in
+    /// `ttp_templates/`; then the installed Python packages. `None` when there is none.
+    pub fn find(candidates: &[PathBuf], template_bytes: usize) -> Option<Self> {
+        let within = |path: &PathBuf| {
+            [path.clone(), path.join("ttp_templates")]
+                .into_iter()
+                .find(|dir| TTP_FOLDERS.iter().any(|name| dir.join(name).is_dir()))
+        };
+        candidates
+            .iter()
+            .find_map(within)
+            .or_else(|| python_packages("ttp_templates/__init__.py")?.parent().map(Path::to_path_buf))
+            .map(|folder| Self { folder, template_bytes })
     }
-    let relative = format!("ttp_templates/platform/{name}.txt");
-    let found = candidates
-        .iter()
-        .flat_map(|dir| {
-            [dir.join(&relative), dir.join(format!("platform/{name}.txt")), dir.join(format!("{name}.txt"))]
-        })
-        .find(|path| path.is_file())
-        .or_else(|| python_packages(&relative))
-        .ok_or_else(|| {
-            missing(format!(
-                "no ttp-templates template 'platform/{name}.txt' was found; install ttp-templates"
-            ))
-        })?;
-    read_bounded(&found, template_bytes)
+
+    /// The folder in use.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The text of a template by its path below the folder, with or without `ttp://`.
+    ///
+    /// # Errors
+    /// `template_not_found` when there is no such file below the folder, `template_source_failed`
+    /// when it cannot be read.
+    pub fn by_path(&self, path: &str) -> Result<String, TemplateError> {
+        let path = path.trim();
+        let path = path.strip_prefix("ttp://").unwrap_or(path);
+        let missing = || not_found(format!("there is no template '{path}' in {}", self.folder.display()));
+        // Symbolic links and `..` may not lead out of the folder.
+        let real = fs::canonicalize(self.folder.join(path)).map_err(|_| missing())?;
+        let folder = fs::canonicalize(&self.folder).map_err(|_| missing())?;
+        if !real.starts_with(&folder) || !real.is_file() {
+            return Err(missing());
+        }
+        read_bounded(&real, self.template_bytes)
+    }
+
+    /// The text of the template that `ttp_template_args` choose: `path`, else `platform` with
+    /// `command`, else `platform` with `yang`, else `misc`, in this order as in ttp-templates.
+    ///
+    /// # Errors
+    /// `template_request` when they choose nothing, `template_not_found` when there is no such
+    /// template.
+    pub fn choose(&self, args: &TtpChoice<'_>) -> Result<String, TemplateError> {
+        if let Some(path) = args.path {
+            return self.by_path(path);
+        }
+        if args.get.is_some() {
+            return Err(TemplateError::new(
+                "ttp",
+                code::UNSUPPORTED,
+                "ttp_template_args.get: getters sort their input by platform in Python: \
+                 use platform and command, misc or path",
+            ));
+        }
+        let path = match *args {
+            TtpChoice {
+                platform: Some(platform), command: Some(command), yang: None, misc: None, ..
+            } => {
+                let command = command.to_lowercase().replace('|', "pipe").replace(['"', '\''], "");
+                let name = format!("{}_{command}", platform.to_lowercase()).replace([' ', '-'], "_");
+                if name.contains(['/', '\\']) {
+                    return Err(not_found(format!(
+                        "ttp-templates has no template for platform '{platform}' and command '{command}'"
+                    )));
+                }
+                format!("platform/{name}.txt")
+            }
+            TtpChoice { platform: Some(platform), yang: Some(yang), .. } => {
+                format!("yang/{yang}_{platform}.txt").to_lowercase().replace(' ', "_")
+            }
+            TtpChoice { misc: Some(misc), .. } => format!("misc/{misc}"),
+            _ => {
+                return Err(TemplateError::new(
+                    "ttp",
+                    code::REQUEST,
+                    "give a template, or ttp_template_args with platform and command, platform and yang, misc or path",
+                ));
+            }
+        };
+        self.by_path(&path)
+    }
+}
+
+/// What chooses one of ttp-templates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TtpChoice<'c> {
+    /// Path below the folder, `ttp://...` or not.
+    pub path: Option<&'c str>,
+    /// Platform, such as `cisco_ios`.
+    pub platform: Option<&'c str>,
+    /// Command, such as `show version`.
+    pub command: Option<&'c str>,
+    /// YANG module, with a platform.
+    pub yang: Option<&'c str>,
+    /// Path below `misc/`.
+    pub misc: Option<&'c str>,
+    /// A getter; refused.
+    pub get: Option<&'c str>,
 }
 
 /// The first installed Python package folder that holds `relative`; looks only at the places

@@ -54,6 +54,80 @@ fn ntc_templates_are_chosen_by_platform_and_command() {
 }
 
 #[test]
+fn an_index_that_takes_too_long_is_an_error() {
+    use netpulse_template::textfsm::Index;
+    // A reference keeps this exponential for any backtracker.
+    let index = Index::parse("Template, Command\nt.textfsm, (a+)+\\1[bc]\n").unwrap();
+    let error = index.find(&[("Command", &"a".repeat(4000))]).unwrap_err();
+    assert_eq!((error.code, error.line), (code::LIMIT, Some(2)), "{error}");
+    assert!(error.message.contains("Command"), "{error}");
+    let error = index.find(&[("Command", &"a".repeat(5000))]).unwrap_err();
+    assert_eq!(error.code, code::LIMIT, "{error}");
+    assert_eq!(index.find(&[("Command", "x")]).unwrap(), None);
+}
+
+#[test]
+fn ttp_templates_are_chosen_by_platform_and_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("platform/cisco_ios_show_names_pipe_inc_x.txt", "name {{ name }}"),
+        ("platform/extends.txt", "<extend template=\"ttp://misc/Ours/part.txt\"/>"),
+        ("misc/Ours/part.txt", "<group name=\"part\">\nname {{ part }}\n</group>"),
+        ("yang/our-names_cisco_ios.txt", "name {{ yang }}"),
+    ] {
+        let path = dir.path().join("ttp_templates").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    std::fs::write(dir.path().join("outside.txt"), "name {{ secret }}").unwrap();
+    let engines = Engines::new(Config { ttp_dirs: vec![dir.path().into()], ..Config::default() });
+    assert_eq!(engines.ttp_folder(), Some(dir.path().join("ttp_templates").as_path()));
+    // `{"name": "ttp"}` alone: platform and command are those of the device.
+    let call = ParseCall {
+        name: "ttp",
+        text: "name r1\n",
+        platform: Some("Cisco-IOS"),
+        command: Some("show \"names\" | inc x"),
+        ..ParseCall::default()
+    };
+    let root = |name: &str| json!({"_root_template_": [{name: "r1"}]});
+    assert_eq!(engines.parse(&call).unwrap(), root("name"));
+    let with = |args: serde_json::Value| {
+        let call = ParseCall { use_ttp_template: true, ttp_template_args: Some(&args), ..call.clone() };
+        engines.parse(&call)
+    };
+    assert_eq!(
+        with(json!({"platform": "cisco_ios", "command": "show names|inc x"})).unwrap_err().code,
+        code::NOT_FOUND
+    );
+    assert_eq!(
+        with(json!({"platform": "cisco_ios", "command": "show names | inc x"})).unwrap(),
+        root("name")
+    );
+    assert_eq!(with(json!({"platform": "cisco_ios", "yang": "our-names"})).unwrap(), root("yang"));
+    let part = json!({"_root_template_": [{"part": {"part": "r1"}}]});
+    assert_eq!(with(json!({"misc": "Ours/part.txt"})).unwrap(), part);
+    assert_eq!(with(json!({"path": "ttp://platform/extends.txt"})).unwrap(), part);
+    assert_eq!(with(json!({"get": "inventory"})).unwrap_err().code, code::UNSUPPORTED);
+    for path in ["ttp://../outside.txt", "ttp://none.txt", "ttp:///etc/hostname", "ttp://platform"] {
+        let error = with(json!({"path": path})).unwrap_err();
+        assert_eq!(error.code, code::NOT_FOUND, "{path}: {error}");
+    }
+    // As the template itself, as Netmiko's `ttp_template` gives it.
+    let named = ParseCall {
+        template: Some("ttp://misc/Ours/part.txt"),
+        platform: None,
+        command: None,
+        ..call.clone()
+    };
+    assert_eq!(engines.parse(&named).unwrap(), part);
+    assert_eq!(engines.parse(&ParseCall { command: None, ..call.clone() }).unwrap_err().code, code::REQUEST);
+    let error = engines.parse(&ParseCall { command: Some("show nothing"), ..call }).unwrap_err();
+    assert_eq!(error.code, code::NOT_FOUND);
+    assert!(error.message.contains("platform/cisco_ios_show_nothing.txt"), "{error}");
+}
+
+#[test]
 fn files_only_below_the_configured_folders() {
     let dir = tempfile::tempdir().unwrap();
     let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));

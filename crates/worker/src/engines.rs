@@ -20,6 +20,7 @@ impl BuiltInTemplates {
             template_dirs: config.dirs.clone(),
             remote_hosts: config.remote_hosts.clone(),
             ntc_dirs: config.ntc_dir.clone().into_iter().collect(),
+            ttp_dirs: config.ttp_dir.clone().into_iter().collect(),
             cache_size: config.cache,
             fetch,
             ..Config::default()

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::credential::{self, Filled};
 use crate::fence::Fence;
 use crate::metrics::{Open, Phase};
 use crate::node::Inner;
@@ -27,8 +28,8 @@ use crate::text;
 pub(crate) struct Held {
     pub(crate) session: Box<dyn DriverSession>,
     _open: Open,
-    /// Driver and every connection argument: another user, password, key or option is another
-    /// session (S1).
+    /// Driver, reference and every connection argument, those that came out of a secret included:
+    /// another user, password, key or option is another session (S1).
     key: [u8; 32],
 }
 
@@ -44,6 +45,10 @@ pub(crate) struct Ended {
 fn session_key(request: &ExecutionRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(request.driver.as_bytes());
+    if let Some(reference) = &request.credential {
+        hash.update([2]);
+        hash.update(serde_json::to_vec(reference).unwrap_or_default());
+    }
     let mut sorted: Vec<_> = request.connection_args.0.iter().collect();
     sorted.sort_by_key(|(key, _)| key.as_str());
     for (key, value) in sorted {
@@ -91,8 +96,8 @@ async fn run_inner(
         node.metrics.phase(Phase::Queue, waited);
     }
     let payload = std::mem::take(&mut claim.payload);
-    let request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
-        Ok(request) => request,
+    let mut request = match serde_json::from_slice::<ExecutionRequest>(&payload) {
+        Ok(request) => Filled::new(request),
         Err(error) => {
             let info =
                 ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
@@ -104,52 +109,23 @@ async fn run_inner(
         }
     };
     drop(payload);
+    let deadline = claim.timeout;
+    let resolved = credential::resolve(node, &mut request, deadline, fence, cancel).await;
     let secrets = request.secrets();
     let recorder = Recorder::new(&*node.queue, &claim.token, fence, &secrets);
-    let deadline = claim.timeout;
-    let attempt = tokio::select! {
-        biased;
-        () = fence.token().cancelled() => {
-            // Everything of the session goes with the future; nobody may say more to the device.
-            held = None;
-            None
+    let tried = match resolved {
+        Ok(()) => {
+            let left = deadline.saturating_sub(started.elapsed());
+            bounded(node, &request, &mut held, &recorder, fence, cancel, (claim.job.kind, deadline, left))
+                .await
         }
-        // A driver that panics is one job's error; its device's worker goes on.
-        outcome = tokio::time::timeout(
-            deadline,
-            AssertUnwindSafe(attempt(node, &request, &mut held, &recorder, fence, cancel)).catch_unwind(),
-        ) => Some(outcome),
-    };
-    let tried = match attempt {
-        Some(Ok(Ok(tried))) => tried,
-        Some(Ok(Err(_panic))) => {
-            held = None;
-            let cut = recorder.cut_short();
-            let message = format!("The driver `{}` crashed {}: please report it", request.driver, cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::PluginFailed, message, cut),
-                no_connection: false,
-            }
-        }
-        Some(Err(_elapsed)) => {
-            held = None;
-            let cut = recorder.cut_short();
-            let message =
-                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::JobTimeout, message, cut),
-                no_connection: false,
-            }
-        }
-        None => {
-            let cut = recorder.cut_short();
-            let message = format!("The right to send to the device was lost; stopped {}", cut.place);
-            Try {
-                report: cut_report(claim.job.kind, ErrorCode::WorkerLost, message, cut),
-                no_connection: false,
-            }
+        Err(error) => {
+            let no_connection = error.code == ErrorCode::CredentialUnavailable;
+            let report = Report { error: Some(error), untouched: true, ..Report::default() };
+            Try { report: with_failed_result(report, &request.payload().items(), &request), no_connection }
         }
     };
+    credential::after(node, &request, tried.report.error.as_ref());
     let mut report = tried.report;
     if report.outcome.is_none() {
         report.outcome = report
@@ -173,6 +149,7 @@ async fn run_inner(
         }
         return Ended { held, succeeded: false };
     }
+    request.note(&mut report);
     if let Some(parsing) = &request.parsing {
         text::parse(node, parsing, &request, &mut report).await;
     } else {
@@ -193,6 +170,53 @@ async fn run_inner(
         None => tracing::debug!(worker, %status, seconds = started.elapsed().as_secs_f64(), "job ended"),
     }
     Ended { held, succeeded }
+}
+
+/// [`attempt`] within its time and its right to the device, whatever the driver does.
+async fn bounded(
+    node: &Arc<Inner>,
+    request: &ExecutionRequest,
+    held: &mut Option<Held>,
+    recorder: &Recorder<'_>,
+    fence: &Fence,
+    cancel: &CancellationToken,
+    (kind, deadline, left): (JobKind, Duration, Duration),
+) -> Try {
+    let attempt = tokio::select! {
+        biased;
+        () = fence.token().cancelled() => {
+            // Everything of the session goes with the future; nobody may say more to the device.
+            *held = None;
+            None
+        }
+        // A driver that panics is one job's error; its device's worker goes on.
+        outcome = tokio::time::timeout(
+            left,
+            AssertUnwindSafe(attempt(node, request, held, recorder, fence, cancel)).catch_unwind(),
+        ) => Some(outcome),
+    };
+    let (code, message, cut) = match attempt {
+        Some(Ok(Ok(tried))) => return tried,
+        Some(Ok(Err(_panic))) => {
+            *held = None;
+            let cut = recorder.cut_short();
+            let message = format!("The driver `{}` crashed {}: please report it", request.driver, cut.place);
+            (ErrorCode::PluginFailed, message, cut)
+        }
+        Some(Err(_elapsed)) => {
+            *held = None;
+            let cut = recorder.cut_short();
+            let message =
+                format!("The job ran longer than its {} s and was stopped {}", deadline.as_secs(), cut.place);
+            (ErrorCode::JobTimeout, message, cut)
+        }
+        None => {
+            let cut = recorder.cut_short();
+            let message = format!("The right to send to the device was lost; stopped {}", cut.place);
+            (ErrorCode::WorkerLost, message, cut)
+        }
+    };
+    Try { report: cut_report(kind, code, message, cut), no_connection: false }
 }
 
 /// What a modification did when nothing of it was sent.
@@ -217,6 +241,7 @@ fn retryable(report: &Report) -> bool {
             matches!(
                 e.code,
                 ErrorCode::ConnectFailed
+                    | ErrorCode::CredentialUnavailable
                     | ErrorCode::HandshakeFailed
                     | ErrorCode::SessionLost
                     | ErrorCode::PromptNotFound

@@ -117,6 +117,7 @@ impl World {
             config: Arc::new(config),
             queue: queue.clone(),
             drivers: Drivers::new(vec![Arc::new(Gate(gate.clone()))]),
+            credentials: netpulse_plugin::Credentials::default(),
         })
         .await
         .unwrap();

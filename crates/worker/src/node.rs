@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netpulse_config::Config;
 use netpulse_model::worker::{WorkerRecord, WorkerState};
 use netpulse_model::{DeviceKey, JobId, QueueName, Timestamp};
-use netpulse_plugin::{Drivers, Templates};
+use netpulse_plugin::{Credentials, Drivers, Templates};
 use netpulse_queue::{Queue, QueueError, Role, Signal, worker_name};
 
 use parking_lot::Mutex;
@@ -63,6 +63,8 @@ pub struct NodeParts {
     pub drivers: Drivers,
     /// How to render payloads and parse outputs.
     pub templates: Arc<dyn Templates>,
+    /// Where secrets come from that requests only refer to.
+    pub credentials: Credentials,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -81,6 +83,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) drivers: Drivers,
     pub(crate) templates: Arc<dyn Templates>,
+    pub(crate) credentials: Credentials,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) connects: Semaphore,
@@ -399,7 +402,7 @@ impl Node {
     /// # Errors
     /// The store refuses the node.
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
-        let NodeParts { serves, config, queue, drivers, templates, metrics } = parts;
+        let NodeParts { serves, config, queue, drivers, templates, credentials, metrics } = parts;
         let name = match serves {
             Serves::All | Serves::Devices => host_name(&config),
             Serves::Fifo => worker_name(&host_name(&config), &QueueName::Fifo),
@@ -427,6 +430,7 @@ impl Node {
             queue,
             drivers,
             templates,
+            credentials,
             metrics,
             fifo_wake: Notify::new(),
             asked: CancellationToken::new(),

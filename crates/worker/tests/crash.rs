@@ -79,6 +79,7 @@ async fn promise_14_a_drivers_crash_is_one_jobs_error() {
         config: Arc::new(config),
         queue: queue.clone(),
         drivers: Drivers::new(vec![Arc::new(Crashing)]),
+        credentials: netpulse_plugin::Credentials::default(),
     })
     .await
     .unwrap();

@@ -9,7 +9,11 @@ use netpulse_model::api::{
     BulkBody, BulkResponse, ErrorBody, ExecBody, JobInResponse, TestBody, TestResponse,
 };
 use netpulse_model::request::{BulkFailure, TestRequest};
-use netpulse_model::{BulkRequest, ExecutionRequest, FieldError, Job, Timestamp, secret};
+use netpulse_model::{
+    BulkRequest, ConnectionArgs, CredentialRef, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, Job,
+    Timestamp, secret,
+};
+use netpulse_plugin::Fill;
 use serde_json::{Map, Value};
 
 use crate::app::App;
@@ -195,7 +199,9 @@ fn prepare_bulk(
     let wait = wait_of(app, params, headers, &body)?;
     let bulk = BulkRequest::read(&body).map_err(bulk_errors)?;
     drop(body);
-    // A driver that nobody knows is everybody's fault, not that of each device.
+    // A driver that nobody knows is everybody's fault, not that of each device; so is a reference
+    // that holds for all of them.
+    submit::check_credential(app, bulk.credential.as_ref())?;
     if let Some(first) = bulk.devices.iter().find_map(|device| device.as_ref().ok()) {
         submit::driver(app, &first.driver)?;
     }
@@ -284,7 +290,7 @@ fn note(response: &mut Response, wait: Wait, known: bool) {
             "success": true, "latency": 0.31, "error": null, "error_type": null,
             "result": {"driver": "netmiko", "host": "192.0.2.11", "prompt": "sw1#", "device_type": "cisco_ios"},
             "timestamp": "2026-02-03T04:05:06.789012+00:00"})),
-        (status = 400, description = "No host, an unknown driver, or what the driver finds wrong", body = ErrorBody),
+        (status = 400, description = "No host, an unknown driver, a wrong credential reference, or what the driver finds wrong", body = ErrorBody),
         (status = 422, description = "The body is no JSON, or has wrong types", body = ErrorBody),
         (status = 429, description = "Too many tests at a time", body = ErrorBody),
     )
@@ -294,6 +300,42 @@ pub(crate) async fn test(State(app): State<App>, request: Request) -> Result<Res
     Ok(crate::reply::json(StatusCode::OK, &answer))
 }
 
+/// Connection arguments of a test: what a secret put into them is zeroed when it is over.
+struct Filled {
+    args: ConnectionArgs,
+    fill: Fill,
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        self.fill.wipe(&mut self.args);
+    }
+}
+
+impl Filled {
+    /// Fills the arguments from what they refer to.
+    async fn from(
+        app: &App,
+        args: ConnectionArgs,
+        reference: Option<&CredentialRef>,
+        within: Duration,
+    ) -> Result<Self, ErrorInfo> {
+        let mut filled = Self { args, fill: Fill::default() };
+        if let Some(reference) = reference {
+            let values = app.credentials.resolve(reference, &filled.args, within).await?;
+            filled.fill = Fill::apply(values, &mut filled.args);
+        }
+        Ok(filled)
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = secret::collect(&Value::Object(self.args.0.clone()));
+        secrets.extend(self.fill.secrets(&self.args));
+        secrets.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        secrets
+    }
+}
+
 /// Reads and runs a connection test.
 ///
 /// # Errors
@@ -301,12 +343,17 @@ pub(crate) async fn test(State(app): State<App>, request: Request) -> Result<Res
 pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse, ApiError> {
     let (parts, raw) = request.into_parts();
     let read = body::read(app, &parts.headers, raw).await?;
-    let TestRequest { driver: name, connection_args } = TestRequest::read(&body::json(&read.bytes)?)
-        .map_err(|errors| ApiError::unprocessable("body", errors))?;
+    let TestRequest { driver: name, connection_args, credential } =
+        TestRequest::read(&body::json(&read.bytes)?)
+            .map_err(|errors| ApiError::unprocessable("body", errors))?;
     drop(read);
+    submit::check_credential(app, credential.as_ref())?;
     submit::require_host(&connection_args)?;
     let driver = submit::driver(app, &name)?;
-    let errors = driver.validate_connection(&connection_args);
+    let errors = match &credential {
+        None => driver.validate_connection(&connection_args),
+        Some(reference) => driver.validate_connection(&submit::as_if_resolved(&connection_args, reference)),
+    };
     if !errors.is_empty() {
         return Err(ApiError::validation(errors));
     }
@@ -318,13 +365,26 @@ pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse
     let deadline = Duration::from_secs_f64(own)
         .max(Duration::from_secs(TEST_DEADLINE))
         .min(Duration::from_secs(LONGEST_TEST));
+    let host = connection_args.host().unwrap_or_default().to_owned();
+    let filled = Filled::from(app, connection_args, credential.as_ref(), deadline).await;
     let started = Instant::now();
-    let run = async {
-        let Ok(_turn) = app.tests.acquire().await else { return None };
-        Some(driver.test(&connection_args).await)
+    let (secrets, outcome) = match &filled {
+        Ok(filled) => {
+            let run = async {
+                let Ok(_turn) = app.tests.acquire().await else { return None };
+                Some(driver.test(&filled.args).await)
+            };
+            (filled.secrets(), tokio::time::timeout(deadline, run).await)
+        }
+        // The device was not even asked.
+        Err(error) => (Vec::new(), Ok(Some(Err(error.clone())))),
     };
-    let secrets = secret::collect(&Value::Object(connection_args.0.clone()));
-    let outcome = tokio::time::timeout(deadline, run).await;
+    drop(filled);
+    if let (Some(reference), Ok(Some(Err(error)))) = (&credential, &outcome)
+        && matches!(error.code, ErrorCode::AuthenticationFailed | ErrorCode::EnableFailed)
+    {
+        app.credentials.refused(reference);
+    }
     let latency = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     let failed = |message: &str, code: &str| TestResponse {
         success: false,
@@ -338,7 +398,7 @@ pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse
         Ok(Some(Ok(seen))) => {
             let mut result = Map::new();
             result.insert("driver".into(), Value::from(name.as_str()));
-            result.insert("host".into(), Value::from(connection_args.host().unwrap_or_default()));
+            result.insert("host".into(), Value::from(host.as_str()));
             result.extend(seen);
             TestResponse {
                 success: true,
@@ -353,7 +413,7 @@ pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse
         Ok(None) => return Err(ApiError::internal("the server is stopping")),
         Err(_) => failed(
             &format!("The device did not let us in within {} s", deadline.as_secs()),
-            netpulse_model::ErrorCode::ConnectFailed.as_str(),
+            ErrorCode::ConnectFailed.as_str(),
         ),
     })
 }

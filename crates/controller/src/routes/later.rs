@@ -19,8 +19,3 @@ pub(crate) async fn storage() -> ApiError {
         "File transfer is not available in this version; there is nothing to fetch",
     )
 }
-
-/// `/credential/...`
-pub(crate) async fn credential() -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Credential support is disabled in server configuration")
-}

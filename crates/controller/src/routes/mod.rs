@@ -1,5 +1,6 @@
 //! The routes, and where each is handled.
 
+pub(crate) mod credential;
 pub(crate) mod device;
 pub(crate) mod early;
 pub(crate) mod events;
@@ -43,7 +44,13 @@ pub(crate) fn all() -> Router<App> {
         .route("/detached-tasks", any(later::detached))
         .route("/detached-tasks/{*rest}", any(later::detached))
         .route("/storage/fetch/{*path}", get(later::storage))
-        .route("/credential/{*rest}", any(later::credential))
+        .route("/credential/vault/test", post(credential::test))
+        .route("/credential/vault/create", post(credential::create))
+        .route("/credential/vault/read", post(credential::read))
+        .route("/credential/vault/delete", post(credential::delete))
+        .route("/credential/vault/list", post(credential::list))
+        .route("/credential/vault/metadata", post(credential::metadata))
+        .route("/credential/vault/batch-read", post(credential::batch_read))
         .route("/job", get(early::jobs).delete(early::cancel))
         .route("/worker", get(early::workers).delete(early::stop_workers))
         .route("/openapi.json", get(openapi::serve))

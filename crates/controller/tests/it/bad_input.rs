@@ -75,7 +75,7 @@ async fn promise_15_exec_names_what_is_wrong() {
         (with(json!({"file_transfer": {"operation": "upload"}})), 422, "File transfer is not available"),
         (
             with(json!({"credential": {"ref": "a"}})),
-            422,
+            400,
             "Credential support is disabled in server configuration",
         ),
     ];

@@ -69,7 +69,8 @@ async fn every_call_reads_what_the_server_writes() {
     let fifo = WorkerFilter { queue: Some("FifoQ".into()), ..WorkerFilter::default() };
     assert_eq!(client.stop_workers(&fifo).await.unwrap(), ["node-a_FifoQ"]);
     assert_eq!(client.stats().await.unwrap().jobs.succeeded, 1);
-    let test = TestBody { driver: "netmiko".into(), connection_args: args("192.0.2.1") };
+    let test =
+        TestBody { driver: "netmiko".into(), connection_args: args("192.0.2.1"), ..TestBody::default() };
     assert_eq!(client.test(&test).await.unwrap().result.unwrap()["prompt"], "sw1#");
     let template = TemplateBody {
         template: Some("a {{ b }}".into()),

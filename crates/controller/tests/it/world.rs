@@ -153,6 +153,7 @@ pub async fn world_on<Q: netpulse_queue::Queue>(config: Config, queue: Arc<Q>) -
         templates: Some(Arc::new(Engines)),
         registry: Registry::default(),
         draining: draining.clone(),
+        credentials: netpulse_plugin::Credentials::default(),
         shutdown: shutdown.clone(),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

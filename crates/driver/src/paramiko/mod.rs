@@ -78,7 +78,7 @@ impl Driver for Paramiko {
 
     fn validate_connection(&self, args: &ConnectionArgs) -> Vec<FieldError> {
         let mut errors = connect::validate(args, &self.settings, Dialect::Paramiko);
-        let has_login = ["password", "key_filename", "key_file", "pkey", "credential_ref"]
+        let has_login = ["password", "key_filename", "key_file", "pkey"]
             .iter()
             .any(|key| args.0.get(*key).is_some_and(|v| !v.is_null()))
             || args.0.get("allow_agent").and_then(Value::as_bool) == Some(true);

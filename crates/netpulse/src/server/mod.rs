@@ -1,6 +1,7 @@
 //! A process put together: store, drivers, templates, node, REST API, in the parts that its role
 //! has. `serve`, `controller`, `worker` and `demo` use it.
 
+mod credentials;
 mod devices;
 pub(crate) mod lock;
 mod store;
@@ -128,6 +129,7 @@ impl Server {
         let queue = store::open(&config, shape, scheduler).await?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let templates: Arc<dyn Templates> = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let credentials = credentials::open(&config)?;
         let mut registry = Registry::with_labels(labels(shape).into_iter());
         let node = match shape.serves() {
             None => None,
@@ -139,6 +141,7 @@ impl Server {
                     queue: Arc::clone(&queue),
                     drivers: drivers.clone(),
                     templates: Arc::clone(&templates),
+                    credentials: credentials.clone(),
                 };
                 Some(Node::start(parts).await.map_err(refused)?)
             }
@@ -165,6 +168,7 @@ impl Server {
             drivers,
             webhooks,
             templates: Some(templates),
+            credentials,
             registry,
             draining: server.draining.clone(),
             shutdown: server.shutdown.clone(),

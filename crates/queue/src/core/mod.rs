@@ -278,7 +278,8 @@ impl Core {
 
     /// Waiting and running ones; those that ended are counted elsewhere.
     pub(crate) fn counts(&self) -> JobCounts {
-        let waiting = |live: &&Live| matches!(live.phase, Phase::Waiting | Phase::Delayed);
+        // One held until its next try waits for nobody.
+        let waiting = |live: &&Live| matches!(live.phase, Phase::Waiting);
         let oldest = || self.jobs.values().filter(waiting).map(|live| live.job.created_at).min();
         JobCounts {
             queued: self.queued as u64,

@@ -70,7 +70,7 @@ impl Shared {
     }
 
     /// Before a call decides or reads: what is due by now is done first.
-    pub(super) async fn prepare(&self) {
+    pub(super) async fn prepare(self: &Arc<Self>) {
         if self.overdue()
             && self.link.number() != 0
             && let Err(error) = self.tick().await
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Does what is due.
-    async fn tick(&self) -> Result<(), QueueError> {
+    async fn tick(self: &Arc<Self>) -> Result<(), QueueError> {
         let _one = self.due.running.lock().await;
         if !self.overdue() {
             return Ok(());

@@ -267,7 +267,7 @@ impl Shared {
         Verdict::Taken
     }
 
-    async fn cancel(&self, id: JobId, reason: &str) -> Result<Canceled, QueueError> {
+    async fn cancel(self: &Arc<Self>, id: JobId, reason: &str) -> Result<Canceled, QueueError> {
         self.prepare().await;
         let nonce = Uuid::new_v4().simple().to_string();
         let reply = self

@@ -224,7 +224,7 @@ impl Shared {
         }
     }
 
-    async fn find_quietly(&self, id: JobId) -> Option<Job> {
+    async fn find_quietly(self: &Arc<Self>, id: JobId) -> Option<Job> {
         self.find(id).await.unwrap_or_else(|error| {
             tracing::warn!(job = %id, %error, "a job cannot be read for its watcher");
             None

@@ -206,6 +206,20 @@ impl Target {
         Err("redirected too often".into())
     }
 
+    /// Whether the server is part of a Redis Cluster.
+    pub(super) async fn is_cluster(&self) -> Result<bool, String> {
+        let client = self.find().await?;
+        let asked = async {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&self.config()).await?;
+            redis::cmd("INFO").arg("cluster").query_async::<String>(&mut connection).await
+        };
+        match tokio::time::timeout(self.options.deadline, asked).await {
+            Ok(Ok(info)) => Ok(info.contains("cluster_enabled:1")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the server does not answer".into()),
+        }
+    }
+
     /// A connection for blocking commands: its answers may take as long as they like.
     pub(super) async fn blocking(&self) -> Result<MultiplexedConnection, String> {
         let client = self.find().await?;

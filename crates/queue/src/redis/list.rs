@@ -1,5 +1,7 @@
 //! Reading jobs: one, or a page of them.
 
+use std::sync::Arc;
+
 use netpulse_model::{Job, JobId, JobStatus, QueueName, Timestamp};
 use redis::{Cmd, Pipeline};
 use tokio::time::Instant;
@@ -69,12 +71,12 @@ impl Shared {
             .collect()
     }
 
-    pub(super) async fn find(&self, id: JobId) -> Result<Option<Job>, QueueError> {
+    pub(super) async fn find(self: &Arc<Self>, id: JobId) -> Result<Option<Job>, QueueError> {
         self.prepare().await;
         Ok(self.records(&[id]).await?.pop().flatten().map(|record| record.job))
     }
 
-    pub(super) async fn list(&self, query: &JobQuery) -> Result<Page, QueueError> {
+    pub(super) async fn list(self: &Arc<Self>, query: &JobQuery) -> Result<Page, QueueError> {
         self.prepare().await;
         // During an outage what has arrived is listed.
         self.lane.barrier(self.options.deadline).await;
@@ -141,7 +143,7 @@ impl Shared {
     }
 
     /// The jobs that wait and match, in order of acceptance.
-    pub(super) async fn waiting_jobs(&self, query: &JobQuery) -> Result<Vec<JobId>, QueueError> {
+    pub(super) async fn waiting_jobs(self: &Arc<Self>, query: &JobQuery) -> Result<Vec<JobId>, QueueError> {
         let waiting = [JobStatus::Queued, JobStatus::Scheduled];
         let status = match query.status.as_slice() {
             [] => waiting.to_vec(),

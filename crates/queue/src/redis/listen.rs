@@ -123,12 +123,12 @@ fn hear(shared: &Shared, message: &Msg) {
     let words = String::from_utf8_lossy(message.get_payload_bytes()).into_owned();
     if let Some(node) = channel.strip_prefix("signal:") {
         shared.tell(node, &words);
-    } else if channel == "ended" {
-        if let Ok(id) = words.parse::<JobId>() {
-            for waiter in shared.waiters.lock().remove(&id).into_iter().flatten() {
-                // One who no longer waits needs no answer.
-                let _ = waiter.send(());
-            }
+    } else if channel == "ended"
+        && let Ok(id) = words.parse::<JobId>()
+    {
+        for waiter in shared.waiters.lock().remove(&id).into_iter().flatten() {
+            // One who no longer waits needs no answer.
+            let _ = waiter.send(());
         }
     }
 }

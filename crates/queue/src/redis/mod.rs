@@ -10,6 +10,7 @@
 mod claims;
 mod due;
 mod engine;
+mod examine;
 mod follow;
 mod lane;
 mod link;
@@ -18,6 +19,7 @@ mod listen;
 mod nodes;
 mod options;
 mod outbox;
+mod place;
 mod record;
 mod scripts;
 mod submit;
@@ -47,6 +49,7 @@ use record::{number, text};
 use scripts::{Script, Scripts};
 use tail::Tail;
 
+pub use examine::{Finding, Severity};
 pub use options::{RedisOpenError, RedisOptions, RedisSentinel, RedisTls};
 
 /// The engine on Redis. Dropping it ends it at once; [`crate::Queue::close`] first delivers what it
@@ -103,9 +106,16 @@ impl Redis {
                 "a sealing key is needed that all processes share (redis.seal_key)".into(),
             ));
         }
-        let scripts = Arc::new(Scripts::new(&options));
         let target = Target::new(&options)?;
         let address = target.address();
+        let cluster = target.is_cluster().await;
+        if cluster.map_err(|why| RedisOpenError::Unreachable { address: address.clone(), why })? {
+            // There all keys of a script have to lie in one slot, those with given names too.
+            for name in [&mut options.host_to_node_map, &mut options.node_info_map] {
+                *name = format!("{}{name}", options.prefix);
+            }
+        }
+        let scripts = Arc::new(Scripts::new(&options));
         let link = Arc::new(Link::open(target, Arc::clone(&scripts)).await?);
         let (lane, lane_inbox) = Lane::new();
         let shared = Arc::new(Shared {
@@ -134,6 +144,7 @@ impl Redis {
         shared.once(shared.scripts.call(Script::Nodes, 0, 0), until).await.map_err(|trouble| {
             RedisOpenError::Unreachable { address: address.clone(), why: trouble.to_string() }
         })?;
+        shared.check(&address).await?;
         shared.open_tail().await.map_err(&unreachable)?;
         shared.take_over().await.map_err(&unreachable)?;
         shared.spawn(Arc::clone(&shared.link).keep());

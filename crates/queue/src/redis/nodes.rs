@@ -1,5 +1,7 @@
 //! The nodes of this process: their lives, their leases by its own clock, their signals.
 
+use std::sync::Arc;
+
 use netpulse_model::DeviceKey;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -115,7 +117,7 @@ impl Shared {
     }
 
     pub(super) async fn join(
-        &self,
+        self: &Arc<Self>,
         node: &str,
         role: Role,
     ) -> Result<mpsc::UnboundedReceiver<Signal>, QueueError> {
@@ -192,7 +194,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) async fn renew(&self, node: &str) -> Result<Vec<Lease>, QueueError> {
+    pub(super) async fn renew(self: &Arc<Self>, node: &str) -> Result<Vec<Lease>, QueueError> {
         self.prepare().await;
         let unknown = || QueueError::UnknownNode(node.to_owned());
         let (life, heard) = match self.nodes.lock().get(node) {
@@ -242,7 +244,7 @@ impl Shared {
         Ok(leases)
     }
 
-    pub(super) async fn nodes(&self) -> Result<Vec<NodeStatus>, QueueError> {
+    pub(super) async fn nodes(self: &Arc<Self>) -> Result<Vec<NodeStatus>, QueueError> {
         self.prepare().await;
         let reply = self.ask(Script::Nodes, |_| ()).await?;
         let mut statuses = Vec::new();
@@ -265,7 +267,11 @@ impl Shared {
         Ok(statuses)
     }
 
-    pub(super) async fn acquire(&self, node: &str, key: &DeviceKey) -> Result<Option<Lease>, QueueError> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        node: &str,
+        key: &DeviceKey,
+    ) -> Result<Option<Lease>, QueueError> {
         self.prepare().await;
         let Some(life) = self.living(node) else {
             return Ok(None);
@@ -279,7 +285,7 @@ impl Shared {
         Ok((epoch > 0).then(|| Lease { device: key.clone(), node: node.to_owned(), epoch }))
     }
 
-    pub(super) async fn release(&self, lease: &Lease) -> Result<(), QueueError> {
+    pub(super) async fn release(self: &Arc<Self>, lease: &Lease) -> Result<(), QueueError> {
         self.prepare().await;
         self.claims.lose_device(&lease.node, &lease.device);
         let vouched =
@@ -290,7 +296,4 @@ impl Shared {
         .await?;
         Ok(())
     }
-
-    /// Chooses nodes for devices that have jobs and none.
-    pub(super) fn find_homes(&self, _devices: Vec<String>) {}
 }

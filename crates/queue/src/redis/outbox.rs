@@ -1,5 +1,7 @@
 //! The outbox: messages of jobs that ended, in the hands of one courier at a time.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use netpulse_model::JobId;
@@ -12,7 +14,11 @@ use super::scripts::{Script, lifetime};
 use crate::api::{Delivered, Delivery, DeliveryId, Due, QueueError, Verdict};
 
 impl Shared {
-    pub(super) async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError> {
+    pub(super) async fn deliveries(
+        self: &Arc<Self>,
+        limit: usize,
+        hold: Duration,
+    ) -> Result<Due, QueueError> {
         self.prepare().await;
         let nodes = self.local_nodes();
         let reply = self
@@ -57,7 +63,7 @@ impl Shared {
     }
 
     pub(super) async fn settle(
-        &self,
+        self: &Arc<Self>,
         delivery: DeliveryId,
         epoch: u64,
         how: Delivered,

@@ -29,15 +29,18 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Submit = "jobs" ["common", "submit"],
+    Submit = "jobs!" ["common", "submit"],
     Claim = "jobs" ["common", "start", "claim"],
     ClaimFifo = "jobs" ["common", "start", "claim_fifo"],
+    Withdraw = "jobs" ["common", "withdraw"],
+    Survey = "nodes" ["common", "survey"],
+    Assign = "jobs" ["common", "assign"],
     Unclaim = "jobs" ["common", "unclaim"],
     Complete = "jobs" ["common", "ends", "complete"],
     Retry = "jobs" ["common", "ends", "retry"],
     Cancel = "jobs" ["common", "ends", "cancel"],
     Note = "jobs" ["common", "note"],
-    Tick = "jobs" ["common", "ends", "tick"],
+    Tick = "jobs" ["common", "ends", "balance", "tick"],
     Drop = "jobs" ["common", "ends", "drop"],
     Join = "jobs" ["common", "ends", "join"],
     Release = "jobs" ["common", "ends", "release"],
@@ -49,8 +52,11 @@ scripts! {
     StopWorker = "nodes" ["common", "stop_worker"],
     Deliveries = "jobs" ["common", "deliveries"],
     Settle = "jobs" ["common", "ends", "settle"],
-    Health = "jobs" ["common", "health"],
+    Health = "jobs!" ["common", "health"],
 }
+
+/// The guard of scripts that need memory.
+const REFUSED_WHEN_FULL: &[&str] = &["jobs!"];
 
 struct Compiled {
     code: String,
@@ -82,7 +88,7 @@ impl Scripts {
             JOB_FIELDS.iter().chain(CLAIM_FIELDS).map(|field| format!("'{field}'")).collect();
         let bound = |number: usize| number.min(1 << 50);
         let head = format!(
-            "local P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
+            "\nlocal P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
              local PLACED, LEASE, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}\n\
              local AUDIT, CANCELED, LOST_WORKERS, ARGS = {}, {}, {LOST_WORKERS}, {SUBMIT_ARGS}\n\
              local TRIM, EVENTS, EVENT_MARKS = '{}', {}, {}\n\
@@ -104,9 +110,12 @@ impl Scripts {
             fields.join(", "),
         );
         let compile = |(guard, parts): &(&str, &[&str])| {
-            let code = format!("{head}{}", parts.concat());
+            // Where memory has run out nothing new is taken in, but what is there goes on and ends.
+            let flags = if REFUSED_WHEN_FULL.contains(guard) { "" } else { " flags=allow-oom" };
+            let key = guard.trim_end_matches('!');
+            let code = format!("#!lua{flags}{head}{}", parts.concat());
             let sha = redis::Script::new(&code).get_hash().to_owned();
-            Compiled { code, sha, key: format!("{}{guard}", options.prefix) }
+            Compiled { code, sha, key: format!("{}{key}", options.prefix) }
         };
         Self { all: ALL.iter().map(compile).collect() }
     }

@@ -1,20 +1,25 @@
 //! Acceptance: sealing, one script for many jobs, and what became of each.
 
 use netpulse_model::event::What;
-use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, Timestamp};
+use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
 use redis::{Cmd, Pipeline, Value};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::link::Trouble;
-use super::record::text;
+use super::place::{Choices, NO_NODE};
+use super::record::{number, text};
 use super::scripts::{Script, lifetime};
 use super::{Shared, unavailable};
 use crate::api::{NewJob, QueueError, Submitted};
 
 /// Jobs of one script: a few milliseconds of the server's time.
 const CHUNK: usize = 200;
+
+/// How often a node is chosen anew when the one chosen has died.
+const TRIES: usize = 4;
 
 /// Sealing and opening of more than this happens on a thread of its own.
 const HEAVY: usize = 256 * 1024;
@@ -130,30 +135,72 @@ impl Packed {
 }
 
 impl Shared {
-    pub(super) async fn submit(
-        self: &std::sync::Arc<Self>,
-        jobs: Vec<NewJob>,
-    ) -> Result<Vec<Submitted>, QueueError> {
+    pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         self.prepare().await;
         let bytes = jobs.iter().map(|job| job.payload.len() + 500).sum();
-        let shared = std::sync::Arc::clone(self);
-        let packed = off_thread(bytes, move || {
+        let shared = Arc::clone(self);
+        let mut packed = off_thread(bytes, move || {
             jobs.into_iter().map(|job| pack(&shared, job)).collect::<Result<Vec<_>, _>>()
         })
         .await??;
-        let answers = self.send_jobs(&packed).await?;
+        let mut answers = vec![String::new(); packed.len()];
+        let mut choices = Choices::new();
+        let mut open: Vec<usize> = (0..packed.len()).collect();
+        for tries in 1..=TRIES {
+            choices.extend(self.choices(&packed, &open).await?);
+            for at in &open {
+                if let Some(job) = packed.get_mut(*at) {
+                    let chosen = job.new.device.as_ref().and_then(|key| choices.get(key));
+                    job.chosen = chosen.and_then(|choice| choice.clone().ok()).unwrap_or_default();
+                }
+            }
+            let jobs: Vec<&Packed> = open.iter().filter_map(|at| packed.get(*at)).collect();
+            let sent = self.send_jobs(&jobs).await?;
+            let mut left = Vec::new();
+            for (at, answer) in open.iter().zip(sent) {
+                // The node that was chosen, or had the device, has died since.
+                let chosen = packed.get(*at).is_some_and(|job| !self.without_node(job, &choices));
+                if answer == "P" && chosen && tries < TRIES {
+                    left.push(*at);
+                }
+                if let Some(slot) = answers.get_mut(*at) {
+                    *slot = answer;
+                }
+            }
+            open = left;
+            if open.is_empty() {
+                break;
+            }
+        }
         let mut out = Vec::with_capacity(packed.len());
         for (job, answer) in packed.iter().zip(&answers) {
-            out.push(self.submitted(job, answer).await?);
+            out.push(self.submitted(job, answer, &choices).await?);
         }
         Ok(out)
     }
 
+    /// Whether it is known that no node can be had for a job's device.
+    fn without_node(&self, job: &Packed, choices: &Choices) -> bool {
+        job.new.device.as_ref().and_then(|key| choices.get(key)).is_some_and(Result::is_err)
+    }
+
+    /// Chooses nodes where a placer is there to.
+    async fn choices(&self, jobs: &[Packed], open: &[usize]) -> Result<Choices, QueueError> {
+        if self.options.placer.is_none() {
+            return Ok(Choices::new());
+        }
+        let own = |job: &Packed| match &job.new.queue {
+            QueueName::Host(key) => Some(key.clone()),
+            _ => None,
+        };
+        self.choose(open.iter().filter_map(|at| jobs.get(*at)).filter_map(own).collect()).await
+    }
+
     /// Sends the jobs in order, in scripts of a bounded size that travel together.
-    async fn send_jobs(&self, jobs: &[Packed]) -> Result<Vec<String>, QueueError> {
+    async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed]) -> Result<Vec<String>, QueueError> {
         let until = self.until();
         let limit = self.limit(until);
         let mut pause = Duration::from_millis(20);
@@ -169,8 +216,17 @@ impl Shared {
                 }
                 pipe.add_command(call);
             }
+            if self.options.min_replicas > 0 {
+                let left = until.saturating_duration_since(Instant::now()) / 2;
+                pipe.cmd("WAIT")
+                    .arg(self.options.min_replicas)
+                    .arg(u64::try_from(left.as_millis()).unwrap_or(1).max(1));
+            }
             let met = match self.link.send(&pipe, until).await {
-                Ok(answers) => self.answers(answers),
+                Ok(mut answers) => match self.confirmed(&mut answers) {
+                    Ok(()) => self.answers(answers),
+                    Err(trouble) => Err(trouble),
+                },
                 Err(trouble) => Err(trouble),
             };
             match met {
@@ -181,9 +237,52 @@ impl Shared {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                Err(trouble) => return Err(unavailable(trouble)),
+                Err(trouble) => {
+                    if again || matches!(trouble, Trouble::Lost(_)) {
+                        self.withdraw_jobs(jobs.iter().map(|job| job.id.clone()).collect(), until);
+                    }
+                    return Err(unavailable(trouble));
+                }
             }
         }
+    }
+
+    /// Whoever submitted these is told that they were not accepted: so they are not.
+    fn withdraw_jobs(self: &Arc<Self>, ids: Vec<String>, until: Instant) {
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            // Until then the store may yet do what was asked.
+            tokio::time::sleep_until(until + Duration::from_millis(100)).await;
+            for part in ids.chunks(CHUNK) {
+                let withdraw = || {
+                    shared.ask(Script::Withdraw, |call| {
+                        for id in part {
+                            call.arg(id);
+                        }
+                    })
+                };
+                while let Err(error) = withdraw().await {
+                    if matches!(error, QueueError::Closed) {
+                        return;
+                    }
+                    tracing::debug!(%error, "jobs cannot be withdrawn yet");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        });
+    }
+
+    /// Whether enough replicas have what was accepted; takes their number out of the answers.
+    fn confirmed(&self, answers: &mut Vec<Value>) -> Result<(), Trouble> {
+        let wanted = self.options.min_replicas;
+        if wanted == 0 {
+            return Ok(());
+        }
+        let have = answers.pop().as_ref().and_then(number).unwrap_or(0);
+        if usize::try_from(have).unwrap_or(0) >= wanted {
+            return Ok(());
+        }
+        Err(Trouble::Lost(format!("{have} of {wanted} replicas confirmed the jobs (redis.min_replicas)")))
     }
 
     fn answers(&self, answers: Vec<Value>) -> Result<Vec<String>, Trouble> {
@@ -195,7 +294,12 @@ impl Shared {
         Ok(out)
     }
 
-    async fn submitted(&self, job: &Packed, answer: &str) -> Result<Submitted, QueueError> {
+    async fn submitted(
+        self: &Arc<Self>,
+        job: &Packed,
+        answer: &str,
+        choices: &Choices,
+    ) -> Result<Submitted, QueueError> {
         let odd = || QueueError::Corrupt(format!("the store answered `{answer}` to a submission"));
         let (sort, rest) = answer.split_at_checked(1).ok_or_else(odd)?;
         let full = |what: String| Submitted::Full { what, retry_after: Duration::from_secs(1) };
@@ -220,7 +324,11 @@ impl Shared {
                 "{rest} webhooks are undelivered and more will follow already (store.max_outbox)"
             )),
             "F" => Submitted::NoNode { why: "No available FIFO worker to run the job".into() },
-            "P" => Submitted::NoNode { why: "No available node to run the job".into() },
+            "P" => {
+                let why = job.new.device.as_ref().and_then(|key| choices.get(key));
+                let why = why.and_then(|choice| choice.clone().err());
+                Submitted::NoNode { why: why.unwrap_or_else(|| NO_NODE.into()) }
+            }
             _ => return Err(odd()),
         })
     }

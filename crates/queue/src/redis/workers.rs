@@ -1,5 +1,7 @@
 //! The records of workers.
 
+use std::sync::Arc;
+
 use netpulse_model::worker::WorkerRecord;
 
 use super::lane::Item;
@@ -43,7 +45,7 @@ impl Shared {
         self.lane.push(Item::Plain(commands));
     }
 
-    pub(super) async fn workers(&self) -> Result<Vec<WorkerRecord>, QueueError> {
+    pub(super) async fn workers(self: &Arc<Self>) -> Result<Vec<WorkerRecord>, QueueError> {
         self.prepare().await;
         self.lane.barrier(self.options.deadline).await;
         let mut call = redis::cmd("HVALS");

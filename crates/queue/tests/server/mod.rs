@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 /// A server that ends with its handle.
 pub struct Server {
     child: std::sync::Mutex<Option<Child>>,
+    /// The whole command line of a sentinel; of a server only what it has besides.
     arguments: Vec<String>,
+    sentinel: bool,
     pub port: u16,
     pub folder: TempDir,
 }
@@ -34,25 +36,48 @@ impl Server {
     pub async fn start_on(port: u16, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = more.iter().map(|word| (*word).to_owned()).collect();
-        let server = Self { child: std::sync::Mutex::new(None), arguments, port, folder };
+        let server = Self { child: std::sync::Mutex::new(None), arguments, sentinel: false, port, folder };
+        server.restart().await;
+        server
+    }
+
+    /// Starts a sentinel that watches the master at a port.
+    pub async fn sentinel(port: u16, master: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
+            folder.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
+        let server = Self { child: std::sync::Mutex::new(None), arguments, sentinel: true, port, folder };
         server.restart().await;
         server
     }
 
     /// Starts it (again) on the same folder and port.
     pub async fn restart(&self) {
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        if self.sentinel {
+            command.args(&self.arguments);
+        } else {
+            self.plain(&mut command);
+        }
+        let child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed");
+        *self.child.lock().unwrap() = Some(child);
+        self.wait().await;
+    }
+
+    fn plain(&self, command: &mut Command) {
+        command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"])
             .arg("--dir")
             .arg(self.folder.path())
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        *self.child.lock().unwrap() = Some(child);
-        self.wait().await;
+            .args(&self.arguments);
     }
 
     async fn wait(&self) {

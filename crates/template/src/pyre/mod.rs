@@ -46,8 +46,9 @@ pub struct Regex {
     plain: Option<Plain>,
     gave_up: AtomicU32,
     full: OnceLock<Result<Box<Full>, String>>,
-    /// Named groups in order of definition; they are numbered from 1 in this order.
-    names: Box<[Box<str>]>,
+    /// Where the names of the named groups are in the pattern; the groups are numbered from 1 in
+    /// this order.
+    names: Box<[(u32, u32)]>,
     /// Groups as written, named or not.
     written: u32,
 }
@@ -56,6 +57,23 @@ impl std::fmt::Debug for Regex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Regex({:?})", self.pattern)
     }
+}
+
+/// A Python pattern in PCRE2's syntax, and the name of each group, the whole match first.
+///
+/// # Errors
+/// Python's own words.
+pub fn python_to_pcre(pattern: &str) -> Result<(String, Vec<Option<String>>), String> {
+    let parsed = syntax::parse(pattern)?;
+    let mut source = String::with_capacity(pattern.len() + 16);
+    emit::emit(&parsed.root, &mut source);
+    let mut names = vec![None; parsed.groups as usize + 1];
+    for (name, number) in parsed.names {
+        if let Some(place) = names.get_mut(number as usize) {
+            *place = Some(name);
+        }
+    }
+    Ok((source, names))
 }
 
 /// Checks a pattern without keeping it.
@@ -283,6 +301,20 @@ impl Full {
     }
 }
 
+/// Where the definitions of names are in a pattern.
+fn place(pattern: &str, names: &[(String, u32)]) -> Box<[(u32, u32)]> {
+    let mut from = 0;
+    let mut places = Vec::with_capacity(names.len());
+    for (name, _) in names {
+        let mark = format!("?P<{name}>");
+        let Some(at) = pattern.get(from..).and_then(|rest| rest.find(&mark)) else { break };
+        let start = from + at + 3;
+        places.push((start as u32, (start + name.len()) as u32));
+        from = start + name.len();
+    }
+    places.into()
+}
+
 impl Regex {
     /// Reads a pattern.
     ///
@@ -302,7 +334,7 @@ impl Regex {
         let full = Full::new(pattern)?;
         Ok(Self {
             pattern: pattern.into(),
-            names: full.names.iter().map(|(name, _)| name.as_str().into()).collect(),
+            names: place(pattern, &full.names),
             written: full.written,
             plain: None,
             gave_up: AtomicU32::new(0),
@@ -311,8 +343,13 @@ impl Regex {
     }
 
     /// Names of the named groups in order of definition; the first has number 1.
-    pub fn names(&self) -> &[Box<str>] {
-        &self.names
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.names.iter().map(|(from, to)| self.pattern.get(*from as usize..*to as usize).unwrap_or(""))
+    }
+
+    /// The pattern as written.
+    pub const fn as_str(&self) -> &str {
+        &self.pattern
     }
 
     /// How many groups the pattern writes.
@@ -423,8 +460,8 @@ mod tests {
     /// Patterns of the kind that templates hold, and some that are worse.
     fn pattern() -> impl Strategy<Value = String> {
         let leaf = prop::sample::select(vec![
-            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "1", " ", r"\b", r"\B",
-            "^", "$", r"\Z", "[a-b1]", r"[\s-]", r"[\w.]", r"\W", r"[^\S]", "(?i:A)",
+            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "1", " ", r"\b",
+            r"\B", "^", "$", r"\Z", "[a-b1]", r"[\s-]", r"[\w.]", r"\W", r"[^\S]", "(?i:A)",
         ])
         .prop_map(str::to_owned);
         let repeat = prop::sample::select(vec![
@@ -490,7 +527,8 @@ mod tests {
             if let Some(plain) = Plain::new(&text) {
                 let read = read.expect(&text);
                 let names: Vec<&str> = read.names.iter().map(|(name, _)| name.as_str()).collect();
-                prop_assert_eq!(plain.names.iter().map(|name| &**name).collect::<Vec<_>>(), names);
+                let regex = Regex::new(&text).unwrap();
+                prop_assert_eq!(regex.names().collect::<Vec<_>>(), names);
                 prop_assert_eq!(plain.written, read.groups);
             }
         }

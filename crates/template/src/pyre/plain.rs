@@ -26,7 +26,7 @@ const ALL: Set = [u64::MAX, u64::MAX];
 const DIGIT: Set = [0x3ff << 48, 0];
 const WORD: Set = [0x3ff << 48, 0x07ff_fffe_87ff_fffe];
 /// Python counts the information separators 0x1c to 0x1f as white space.
-const SPACE: Set = [1 << 32 | 0xf << 28 | 0x1f << 9, 0];
+pub(super) const SPACE: Set = [1 << 32 | 0xf << 28 | 0x1f << 9, 0];
 const NEWLINE: Set = [1 << 10, 0];
 
 /// Sets that need no table of their own; their numbers come first.
@@ -43,6 +43,8 @@ const KNOWN: [Set; 9] = [
 ];
 /// Number of `.`.
 pub(super) const DOT: u16 = 0;
+/// Number of `\S`.
+pub(super) const NOT_SPACE: u16 = 2;
 /// Number of every byte.
 const EVERY: u16 = 7;
 
@@ -53,11 +55,20 @@ pub(super) const ENDLESS: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
     /// Bytes of [`Plain::text`].
-    Literal { at: u16, len: u16 },
+    Literal {
+        at: u16,
+        len: u16,
+    },
     /// One byte of a set.
     One(u16),
     /// Bytes of a set, as many as possible or as few.
-    Run { set: u16, min: u16, max: u16, next: u16, how: How },
+    Run {
+        set: u16,
+        min: u16,
+        max: u16,
+        next: u16,
+        how: How,
+    },
     /// Remembers the position.
     Save(u16),
     /// `^`, `\A`
@@ -69,7 +80,13 @@ pub(super) enum Op {
     /// `\b`, or `\B` when true.
     Boundary(bool),
     /// Goes on at `prefer`, then at `other`; sets and ends say where that can succeed.
-    Split { prefer: i16, other: i16, a: u16, b: u16, ends: u8 },
+    Split {
+        prefer: i16,
+        other: i16,
+        a: u16,
+        b: u16,
+        ends: u8,
+    },
     Jump(i16),
     /// `(?=...)` or, when true, `(?!...)`: the body runs up to a `Match`.
     Look(bool, i16),
@@ -97,8 +114,9 @@ pub(super) struct Plain {
     pub first: (Set, bool),
     /// Bytes that every match holds.
     pub needs: Set,
-    /// Named groups, numbered from 1 in order of definition.
-    pub names: Box<[Box<str>]>,
+    /// Where the names of the named groups are in the pattern; the groups are numbered from 1 in
+    /// order of definition.
+    pub names: Box<[(u32, u32)]>,
     /// All groups that capture.
     pub written: u32,
 }
@@ -125,7 +143,7 @@ impl Plain {
                 sets: reader.build.sets.as_slice().into(),
                 first,
                 needs,
-                names: reader.build.names.drain(..).collect(),
+                names: reader.build.names.as_slice().into(),
                 written: reader.written,
             }
         })
@@ -177,7 +195,7 @@ struct Build {
     ops: Vec<Op>,
     text: Vec<u8>,
     sets: Vec<Set>,
-    names: Vec<Box<str>>,
+    names: Vec<(u32, u32)>,
 }
 
 thread_local! {
@@ -318,6 +336,16 @@ impl Reader<'_> {
                     self.group()?
                 }
                 byte => {
+                    let rest = &self.pattern[self.at..];
+                    let plain = rest.iter().position(|b| is_special(*b)).unwrap_or(rest.len());
+                    // The last character of a row may be repeated, and then stands alone.
+                    let row = if plain < rest.len() { plain - 1 } else { plain };
+                    if row > 0 {
+                        self.row(self.at, row)?;
+                        self.at += row;
+                        nullable = false;
+                        continue;
+                    }
                     self.at += 1;
                     Atom::Byte(byte)
                 }
@@ -408,6 +436,22 @@ impl Reader<'_> {
         (min <= max).then_some((min, max))
     }
 
+    /// Writes characters that stand for themselves.
+    fn row(&mut self, from: usize, length: usize) -> Option<()> {
+        let more = u16::try_from(length).ok()?;
+        if self.merge
+            && let Some(Op::Literal { len, .. }) = self.build.ops.last_mut()
+        {
+            *len += more;
+        } else {
+            let at = u16::try_from(self.build.text.len()).ok()?;
+            self.build.ops.push(Op::Literal { at, len: more });
+            self.merge = true;
+        }
+        self.build.text.extend_from_slice(&self.pattern[from..from + length]);
+        Some(())
+    }
+
     fn literal(&mut self, byte: u8) -> Option<()> {
         if self.merge
             && let Some(Op::Literal { len, .. }) = self.build.ops.last_mut()
@@ -429,7 +473,9 @@ impl Reader<'_> {
         let mut least = min;
         let block = &self.build.ops[start..];
         for op in block {
-            let Op::Run { set, min, max: ENDLESS, how: How { lazy: false, .. }, .. } = op else { return false };
+            let Op::Run { set, min, max: ENDLESS, how: How { lazy: false, .. }, .. } = op else {
+                return false;
+            };
             if *min > 1 || *min == 1 && block.len() > 1 {
                 return false;
             }
@@ -554,15 +600,21 @@ impl Reader<'_> {
             let rest = self.pattern.get(self.at..)?;
             let end = rest.iter().position(|b| *b == b'>')?;
             let name = std::str::from_utf8(rest.get(..end)?).ok()?;
-            let valid = name.bytes().enumerate().all(|(i, b)| {
-                b == b'_' || b.is_ascii_alphabetic() || i > 0 && b.is_ascii_digit()
-            });
-            if name.is_empty() || !valid || self.build.names.iter().any(|n| **n == *name) {
+            let valid = name
+                .bytes()
+                .enumerate()
+                .all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || i > 0 && b.is_ascii_digit());
+            let known = |(from, to): &(u32, u32)| self.pattern.get(*from as usize..*to as usize);
+            if name.is_empty()
+                || !valid
+                || self.build.names.iter().any(|other| known(other) == Some(name.as_bytes()))
+            {
                 return None;
             }
+            let from = self.at as u32;
             self.at += end + 1;
             self.written += 1;
-            self.build.names.push(name.into());
+            self.build.names.push((from, from + end as u32));
             let slot = u16::try_from(self.build.names.len()).ok()?.checked_mul(2)?;
             let start = self.build.ops.len();
             self.push(Op::Save(slot));
@@ -640,7 +692,8 @@ impl Reader<'_> {
                     }
                     // A set that does not fit its number is not used: everything may follow.
                     let (next, end) = self.fresh(next).map_or((EVERY, true), |number| (number, end));
-                    self.build.ops[at] = Op::Run { set, min, max, next, how: How { lazy: how.lazy, once, end } };
+                    self.build.ops[at] =
+                        Op::Run { set, min, max, next, how: How { lazy: how.lazy, once, end } };
                 }
                 Op::Split { prefer, other, .. } => {
                     let (a, a_end) = self.first(at.wrapping_add_signed(isize::from(prefer)));
@@ -725,7 +778,9 @@ impl Reader<'_> {
                 Some(Op::Dollar) => return join(&NEWLINE, true),
                 Some(Op::End) => return join(&NONE, true),
                 Some(Op::Save(_) | Op::Start | Op::Boundary(_)) => at += 1,
-                Some(Op::Look(_, skip) | Op::Behind(_, _, skip)) => at = at.wrapping_add_signed(isize::from(*skip)),
+                Some(Op::Look(_, skip) | Op::Behind(_, _, skip)) => {
+                    at = at.wrapping_add_signed(isize::from(*skip))
+                }
                 Some(Op::Jump(by)) => at = at.wrapping_add_signed(isize::from(*by)),
                 Some(Op::Split { prefer, other, .. }) => {
                     self.first_into(at.wrapping_add_signed(isize::from(*prefer)), out, fuel);
@@ -735,6 +790,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether a byte does not simply stand for itself.
+const fn is_special(byte: u8) -> bool {
+    matches!(byte, b'|' | b')' | b'*' | b'+' | b'?' | b'{' | b'.' | b'^' | b'$' | b'[' | b'\\' | b'(')
 }
 
 /// Whether what follows a brace could be read as a count.

@@ -4,7 +4,7 @@
 //! takes long begins to remember where it failed, which keeps it polynomial; one that takes too
 //! long or nests too deeply gives up, and PCRE2 has the word.
 
-use super::plain::{DOT, ENDLESS, Op, Plain, Set, has};
+use super::plain::{DOT, ENDLESS, NOT_SPACE, Op, Plain, SPACE, Set, has};
 
 /// No position.
 pub(super) const UNSET: u32 = u32::MAX;
@@ -73,6 +73,27 @@ impl Plain {
         }
         Some(hit)
     }
+}
+
+/// How many bytes come before white space, looked at eight by eight.
+fn not_space(bytes: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // The high bit of every byte below 0x21; exact for the first one.
+        let low = word.wrapping_sub(LOW * 0x21) & !word & (LOW * 0x80);
+        if low != 0 {
+            at += (low.trailing_zeros() >> 3) as usize;
+            if has(&SPACE, bytes[at]) {
+                return at;
+            }
+            at += 1;
+            continue;
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().position(|b| has(&SPACE, *b)).unwrap_or(bytes.len() - at)
 }
 
 const fn word(byte: u8) -> bool {
@@ -162,11 +183,13 @@ impl Walk<'_> {
                 Op::Run { set, min, max, next, how } => {
                     let rest = &subject[at..];
                     let rest = if max == ENDLESS { rest } else { &rest[..rest.len().min(usize::from(max))] };
-                    let taken = if set == DOT {
-                        memchr::memchr(b'\n', rest).unwrap_or(rest.len())
-                    } else {
-                        let set = plain.set(set);
-                        rest.iter().position(|b| !has(set, *b)).unwrap_or(rest.len())
+                    let taken = match set {
+                        DOT => memchr::memchr(b'\n', rest).unwrap_or(rest.len()),
+                        NOT_SPACE => not_space(rest),
+                        set => {
+                            let set = plain.set(set);
+                            rest.iter().position(|b| !has(set, *b)).unwrap_or(rest.len())
+                        }
                     };
                     if taken < usize::from(min) || !self.spend(1 + (taken >> 5) as u32) {
                         return false;
@@ -291,8 +314,9 @@ impl Walk<'_> {
                     continue;
                 }
                 Op::Behind(negative, width, skip) => {
-                    let hit =
-                        at.checked_sub(usize::from(width)).is_some_and(|from| self.attempt(pc + 1, from, depth));
+                    let hit = at
+                        .checked_sub(usize::from(width))
+                        .is_some_and(|from| self.attempt(pc + 1, from, depth));
                     if self.steps == 0 || hit == negative {
                         return false;
                     }

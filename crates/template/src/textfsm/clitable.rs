@@ -7,6 +7,9 @@ use super::table::{Cell, Table};
 use crate::error::{TemplateError, code};
 use crate::pyre::{Regex, Scratch};
 
+/// Bytes of a platform or command.
+const MAX_ATTRIBUTE: usize = 4096;
+
 /// A parsed `index` file.
 #[derive(Debug)]
 pub struct Index {
@@ -19,6 +22,7 @@ struct Row {
     /// One pattern for each column; none where the field is empty or the Template column.
     patterns: Vec<Option<Regex>>,
     templates: Vec<String>,
+    line: usize,
 }
 
 impl Index {
@@ -34,7 +38,7 @@ impl Index {
     ///     "Template, Hostname, Platform, Command\n\
     ///      a.textfsm:b.textfsm, .*, cisco_ios, sh[[ow]] ver[[sion]]\n",
     /// )?;
-    /// let names = index.find(&[("Platform", "cisco_ios"), ("Command", "show vers")]);
+    /// let names = index.find(&[("Platform", "cisco_ios"), ("Command", "show vers")])?;
     /// assert_eq!(names.unwrap(), ["a.textfsm", "b.textfsm"]);
     /// # Ok::<(), netpulse_template::TemplateError>(())
     /// ```
@@ -74,31 +78,53 @@ impl Index {
                 })?));
             }
             let templates = fields[template].split(':').map(str::to_owned).collect();
-            rows.push(Row { patterns, templates });
+            rows.push(Row { patterns, templates, line: number });
         }
         Ok(Self { columns, rows })
     }
 
     /// The templates of the first row all of whose patterns match the attributes that the index
     /// knows; attributes without a column are ignored.
-    pub fn find(&self, attributes: &[(&str, &str)]) -> Option<&[String]> {
+    ///
+    /// # Errors
+    /// `template_limit` when a pattern of the index takes too long on an attribute; it names the
+    /// line of the index.
+    pub fn find(&self, attributes: &[(&str, &str)]) -> Result<Option<&[String]>, TemplateError> {
         let wanted: Vec<(usize, &str)> = attributes
             .iter()
             .filter_map(|(name, value)| {
                 self.columns.iter().position(|c| c == name).map(|column| (column, *value))
             })
             .collect();
+        if let Some((name, value)) = attributes.iter().find(|(_, value)| value.len() > MAX_ATTRIBUTE) {
+            return Err(TemplateError::new(
+                "textfsm",
+                code::LIMIT,
+                format!("{name} has {} bytes, at most {MAX_ATTRIBUTE} are looked up", value.len()),
+            ));
+        }
         let mut scratch = Scratch::default();
-        self.rows
-            .iter()
-            .find(|row| {
-                wanted.iter().all(|(column, value)| {
-                    row.patterns[*column].as_ref().is_none_or(|pattern| {
-                        pattern.matches(value, value.is_ascii(), &mut scratch).unwrap_or(false)
-                    })
-                })
-            })
-            .map(|row| &row.templates[..])
+        'rows: for row in &self.rows {
+            for (column, value) in &wanted {
+                let Some(pattern) = &row.patterns[*column] else { continue };
+                let hit = pattern.matches(value, value.is_ascii(), &mut scratch).map_err(|why| {
+                    TemplateError::new(
+                        "textfsm",
+                        code::LIMIT,
+                        format!(
+                            "the index gave up on {} '{value}' on line {}: {why}. Simplify its pattern",
+                            self.columns[*column], row.line
+                        ),
+                    )
+                    .at(row.line)
+                })?;
+                if !hit {
+                    continue 'rows;
+                }
+            }
+            return Ok(Some(&row.templates[..]));
+        }
+        Ok(None)
     }
 
     /// How many rows there are.

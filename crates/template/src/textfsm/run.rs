@@ -291,9 +291,8 @@ fn nested<'t>(template: &Template, index: usize, text: &'t str) -> Result<Option
         Item::Map(
             regex
                 .names()
-                .iter()
                 .zip(1u32..)
-                .map(|(name, group)| (Arc::from(&**name), scratch.span(group).map(|(a, b)| &text[a..b])))
+                .map(|(name, group)| (Arc::from(name), scratch.span(group).map(|(a, b)| &text[a..b])))
                 .collect(),
         )
     }))

@@ -2,6 +2,7 @@
 //! user finds about them elsewhere applies.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::{TemplateError, code};
 use crate::limits::Limits;
@@ -9,6 +10,10 @@ use crate::pyre::{Lead, Regex};
 
 /// Longest name of a value or state.
 const MAX_NAME: usize = 48;
+/// Bytes of a rule's pattern with its values put in.
+const MAX_PATTERN: usize = 256 << 10;
+/// Values, and states, of a template.
+const MAX_NAMES: usize = 4000;
 const LINE_OPS: [&str; 3] = ["Continue", "Next", "Error"];
 const RECORD_OPS: [&str; 4] = ["Clear", "Clearall", "Record", "NoRecord"];
 
@@ -149,10 +154,20 @@ impl Template {
                 ),
             ));
         }
-        let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, stripped_end(line)));
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain(std::iter::once(text.len()));
+        let mut from = 0;
+        let mut lines = ends.enumerate().map(|(i, end)| {
+            let line = text.get(from..end).unwrap_or("");
+            from = end + 1;
+            (i + 1, stripped_end(line))
+        });
         let (values, patterns) = read_values(&mut lines)?;
+        let mut buffer = String::new();
         let mut states: Vec<(String, Vec<Rule>)> = Vec::new();
-        while let Some((name, rules)) = read_state(&mut lines, &states, &values, &patterns)? {
+        let deadline = limits.deadline(text.len());
+        while let Some((name, rules)) =
+            read_state(&mut lines, &states, &values, &patterns, &mut buffer, deadline)?
+        {
             states.push((name, rules));
         }
         let mut template = Self {
@@ -259,6 +274,10 @@ fn read_values<'t>(
                 number,
             ));
         }
+        if values.len() >= MAX_NAMES {
+            return Err(TemplateError::new("textfsm", code::LIMIT, format!("more than {MAX_NAMES} values"))
+                .at(number));
+        }
         patterns.push((Arc::clone(&value.name), pattern));
         values.push(value);
     }
@@ -299,7 +318,7 @@ fn read_value(line: &str) -> Result<(Value, String), String> {
     }
     let nested = if options.contains(&Opt::List) {
         let regex = Regex::new(pattern)?;
-        (regex.groups_written() > 1 && !regex.names().is_empty()).then_some(regex)
+        (regex.groups_written() > 1 && regex.names().len() > 0).then_some(regex)
     } else {
         crate::pyre::check(pattern)?;
         None
@@ -314,6 +333,8 @@ fn read_state<'t>(
     states: &[(String, Vec<Rule>)],
     values: &[Value],
     patterns: &Patterns,
+    buffer: &mut String,
+    deadline: Instant,
 ) -> Result<Option<(String, Vec<Rule>)>, TemplateError> {
     let Some((number, name)) = lines.by_ref().find(|(_, line)| !line.is_empty() && !is_comment(line)) else {
         return Ok(None);
@@ -324,6 +345,11 @@ fn read_state<'t>(
         || RECORD_OPS.contains(&name)
     {
         return Err(error(format!("Invalid state name: '{name}'. Line: {number}"), number));
+    }
+    if states.len() >= MAX_NAMES {
+        return Err(
+            TemplateError::new("textfsm", code::LIMIT, format!("more than {MAX_NAMES} states")).at(number)
+        );
     }
     if states.iter().any(|(other, _)| other == name) {
         return Err(error(format!("Duplicate state name: '{name}'. Line: {number}"), number));
@@ -342,7 +368,12 @@ fn read_state<'t>(
                 number,
             ));
         }
-        rules.push(read_rule(stripped_start(line), number, values, patterns)?);
+        if rules.len() % 16 == 15 && Instant::now() > deadline {
+            return Err(
+                TemplateError::new("textfsm", code::LIMIT, "the time for compiling was over").at(number)
+            );
+        }
+        rules.push(read_rule(stripped_start(line), number, values, patterns, buffer)?);
     }
     Ok(Some((name.to_owned(), rules)))
 }
@@ -352,6 +383,7 @@ fn read_rule(
     number: usize,
     values: &[Value],
     patterns: &Patterns,
+    expanded: &mut String,
 ) -> Result<Rule, TemplateError> {
     let arrow = memchr::memrchr_iter(b'>', line.as_bytes()).find_map(|end| {
         let head = line[..end].strip_suffix('-')?;
@@ -359,23 +391,31 @@ fn read_rule(
         Some((&head[..head.len() - before.len_utf8()], &line[end + 1..]))
     });
     let (pattern, action) = arrow.map_or((line, None), |(p, a)| (p, Some(a)));
-    let expanded = if patterns.is_empty() {
-        pattern.to_owned()
+    expanded.clear();
+    if patterns.is_empty() {
+        expanded.push_str(pattern);
     } else {
-        substitute(pattern, patterns).ok_or_else(|| {
+        substitute(pattern, patterns, expanded).ok_or_else(|| {
             error(format!("Duplicate or invalid variable substitution: '{pattern}'. Line: {number}."), number)
-        })?
-    };
-    let regex = Regex::new(&expanded).map_err(|why| {
+        })?;
+    }
+    if expanded.len() > MAX_PATTERN {
+        return Err(TemplateError::new(
+            "textfsm",
+            code::LIMIT,
+            format!(
+                "the rule's pattern has more than {MAX_PATTERN} bytes with its values put in. Line: {number}."
+            ),
+        )
+        .at(number));
+    }
+    let regex = Regex::new(expanded).map_err(|why| {
         error(format!("Invalid regular expression: '{expanded}'. Line: {number}. ({why})"), number)
     })?;
     let assigns = regex
         .names()
-        .iter()
         .zip(1u32..)
-        .filter_map(|(name, group)| {
-            values.iter().position(|v| *v.name == **name).map(|value| (group, value))
-        })
+        .filter_map(|(name, group)| values.iter().position(|v| *v.name == *name).map(|value| (group, value)))
         .collect();
     let mut rule = Rule {
         regex,
@@ -410,8 +450,7 @@ fn read_rule(
 }
 
 /// Replaces `$name`, `${name}` and `$$`, as Python's `string.Template.substitute`.
-fn substitute(pattern: &str, patterns: &Patterns) -> Option<String> {
-    let mut out = String::with_capacity(pattern.len() * 3);
+fn substitute(pattern: &str, patterns: &Patterns, out: &mut String) -> Option<()> {
     let mut rest = pattern;
     while let Some(at) = memchr::memchr(b'$', rest.as_bytes()) {
         out.push_str(&rest[..at]);
@@ -435,9 +474,12 @@ fn substitute(pattern: &str, patterns: &Patterns) -> Option<String> {
             rest = rest.strip_prefix('}')?;
         }
         out.push_str(pattern_of(patterns, name)?);
+        if out.len() > MAX_PATTERN {
+            return Some(());
+        }
     }
     out.push_str(rest);
-    Some(out)
+    Some(())
 }
 
 fn line_op(word: &str) -> Option<LineOp> {

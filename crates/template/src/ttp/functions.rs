@@ -1,14 +1,95 @@
 //! Match variable functions: what stands behind the pipes of `{{ name | upper | to_int }}`.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::changes::{mac_eui, replace_all, to_float, to_int, unrange, uptime};
 use super::error::TtpError;
 use super::ip;
 use super::literal::Call;
-use super::regex::{Search, escape};
+use super::methods::{METHODS, builtin};
+use super::regex::{Search, Searches, escape};
+use super::text::{format_text, glob};
 use super::value::{as_ip, ip_object, py_eq, py_str};
+
+/// Every match function of TTP that [`apply`] runs; beside them come the methods of Python's text.
+const KNOWN: &[&str] = &[
+    "append",
+    "cidr_match",
+    "contains",
+    "contains_re",
+    "copy",
+    "count",
+    "endswith_re",
+    "equal",
+    "exclude",
+    "exclude_re",
+    "gpvlookup",
+    "greaterthan",
+    "ip_info",
+    "is_ip",
+    "isdigit",
+    "item",
+    "join",
+    "joinmatches",
+    "lessthan",
+    "let",
+    "lookup",
+    "mac_eui",
+    "notdigit",
+    "notendswith_re",
+    "notequal",
+    "notstartswith_re",
+    "prepend",
+    "print",
+    "raise",
+    "record",
+    "replaceall",
+    "resub",
+    "resuball",
+    "rlookup",
+    "set",
+    "sformat",
+    "startswith_re",
+    "to_cidr",
+    "to_float",
+    "to_int",
+    "to_ip",
+    "to_list",
+    "to_net",
+    "to_str",
+    "to_unicode",
+    "truncate",
+    "unrange",
+    "uptimeparse",
+    "void",
+];
+
+/// For a name that is neither a match function nor a method of Python's text: the functions that
+/// may have been meant. The reference passes over such a name with a line in its log.
+pub(crate) fn unknown(name: &str) -> Option<Vec<&'static str>> {
+    if KNOWN.contains(&name) || METHODS.contains(&name) {
+        return None;
+    }
+    let near = |known: &&&str| distance(name, known) <= 1 + name.len() / 4;
+    Some(KNOWN.iter().chain(METHODS).filter(near).copied().take(5).collect())
+}
+
+/// How many letters must be changed, added or taken away to make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().take(64).enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
 
 /// What a function says beside its value.
 pub(crate) enum Flag {
@@ -33,22 +114,16 @@ pub(crate) struct Context<'a> {
     pub marked: bool,
     /// Largest value in bytes.
     pub max_value: usize,
-    pub searches: HashMap<String, Search>,
+    pub searches: &'a Searches,
 }
 
 impl Context<'_> {
-    /// A compiled search, kept for the run.
-    fn search(&mut self, pattern: &str) -> Result<&Search, TtpError> {
-        if !self.searches.contains_key(pattern) {
-            if self.searches.len() > 1000 {
-                self.searches.clear();
-            }
-            self.searches.insert(pattern.to_owned(), Search::new(pattern)?);
-        }
-        self.searches.get(pattern).ok_or_else(|| TtpError::new("regex", "a search was lost"))
+    /// A compiled search, kept with the template.
+    pub fn search(&self, pattern: &str) -> Result<Arc<Search>, TtpError> {
+        self.searches.get(pattern)
     }
 
-    fn bounded(&self, s: String, name: &str) -> Result<String, TtpError> {
+    pub fn bounded(&self, s: String, name: &str) -> Result<String, TtpError> {
         if s.len() > self.max_value {
             return Err(TtpError::limit(format_args!(
                 "{name} made a value of {} bytes, more than allowed",
@@ -59,24 +134,24 @@ impl Context<'_> {
     }
 }
 
-fn need<'c>(call: &'c Call, index: usize, name: &str) -> Result<&'c Value, TtpError> {
+pub(crate) fn need<'c>(call: &'c Call, index: usize, name: &str) -> Result<&'c Value, TtpError> {
     call.arg(index, name).ok_or_else(|| {
         TtpError::new("argument", format!("the function {} needs its argument '{name}'", call.name))
     })
 }
 
-fn need_text(call: &Call, index: usize, name: &str) -> Result<String, TtpError> {
+pub(crate) fn need_text(call: &Call, index: usize, name: &str) -> Result<String, TtpError> {
     need(call, index, name).map(py_str)
 }
 
-fn need_int(call: &Call, index: usize, name: &str) -> Result<i64, TtpError> {
+pub(crate) fn need_int(call: &Call, index: usize, name: &str) -> Result<i64, TtpError> {
     let v = need(call, index, name)?;
     v.as_i64().or_else(|| py_str(v).trim().parse().ok()).ok_or_else(|| {
         TtpError::new("argument", format!("the function {} needs a number as '{name}'", call.name))
     })
 }
 
-fn test(data: Value, ok: bool) -> (Value, Flag) {
+pub(crate) fn test(data: Value, ok: bool) -> (Value, Flag) {
     (data, if ok { Flag::None } else { Flag::Reject })
 }
 
@@ -142,318 +217,8 @@ pub(crate) fn lookup_source<'v>(
     walk(at, path.get(1..)?)
 }
 
-/// Shell-style match of a whole text: `*`, `?`, `[...]`.
-pub(crate) fn glob(pattern: &str, text: &str) -> bool {
-    let p: Vec<char> = pattern.chars().collect();
-    let t: Vec<char> = text.chars().collect();
-    let (mut i, mut j) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    let class = |at: usize, c: char| -> Option<(bool, usize)> {
-        let mut k = at + 1;
-        let negated = p.get(k) == Some(&'!');
-        if negated {
-            k += 1;
-        }
-        let start = k;
-        let mut hit = false;
-        loop {
-            let x = *p.get(k)?;
-            if x == ']' && k > start {
-                return Some((hit != negated, k + 1));
-            }
-            match (p.get(k + 1), p.get(k + 2)) {
-                (Some('-'), Some(hi)) if *hi != ']' => {
-                    hit |= (x..=*hi).contains(&c);
-                    k += 3;
-                }
-                _ => {
-                    hit |= x == c;
-                    k += 1;
-                }
-            }
-        }
-    };
-    loop {
-        let step = match (p.get(i), t.get(j)) {
-            (None, None) => return true,
-            (Some('*'), _) => {
-                star = Some((i, j));
-                i += 1;
-                continue;
-            }
-            (Some('?'), Some(_)) => Some((i + 1, j + 1)),
-            (Some('['), Some(c)) => match class(i, *c) {
-                Some((true, next)) => Some((next, j + 1)),
-                Some((false, _)) => None,
-                None => (*c == '[').then_some((i + 1, j + 1)),
-            },
-            (Some(x), Some(c)) if x == c => Some((i + 1, j + 1)),
-            _ => None,
-        };
-        match (step, star) {
-            (Some((a, b)), _) => (i, j) = (a, b),
-            (None, Some((si, sj))) if sj < t.len() => {
-                star = Some((si, sj + 1));
-                i = si + 1;
-                j = sj + 1;
-            }
-            _ => return false,
-        }
-    }
-}
-
-/// `"...".format(*args, **kwargs)` for the plain forms templates use. None where a key is missing.
-pub(crate) fn format_text(
-    template: &str,
-    args: &[&Value],
-    get: &dyn Fn(&str) -> Option<Value>,
-) -> Result<Option<String>, TtpError> {
-    let mut out = String::new();
-    let mut auto = 0;
-    let mut rest = template;
-    while let Some(c) = rest.chars().next() {
-        rest = rest.get(c.len_utf8()..).unwrap_or("");
-        match c {
-            '{' if rest.starts_with('{') => {
-                out.push('{');
-                rest = rest.get(1..).unwrap_or("");
-            }
-            '}' => {
-                out.push('}');
-                rest = rest.strip_prefix('}').unwrap_or(rest);
-            }
-            '{' => {
-                let Some(end) = rest.find('}') else {
-                    return Err(TtpError::new("argument", format!("'{template}' has a '{{' without '}}'")));
-                };
-                let spec = rest.get(..end).unwrap_or("");
-                rest = rest.get(end + 1..).unwrap_or("");
-                let (name, format) = spec.split_once(':').unwrap_or((spec, ""));
-                let (name, repr) = match name.split_once('!') {
-                    Some((n, conv)) => (n, conv == "r"),
-                    None => (name, false),
-                };
-                let base_len = name.find(['.', '[']).unwrap_or(name.len());
-                let base = name.get(..base_len).unwrap_or("");
-                let mut value = if base.is_empty() {
-                    auto += 1;
-                    args.get(auto - 1).map(|v| (*v).clone())
-                } else if let Ok(n) = base.parse::<usize>() {
-                    args.get(n).map(|v| (*v).clone())
-                } else {
-                    get(base)
-                };
-                for key in name.get(base_len..).unwrap_or("").split('[').skip(1) {
-                    let key = key.trim_end_matches(']');
-                    value = match value {
-                        Some(Value::Object(m)) => m.get(key).cloned(),
-                        Some(Value::Array(a)) => key.parse::<usize>().ok().and_then(|i| a.get(i).cloned()),
-                        _ => None,
-                    };
-                }
-                let Some(value) = value else { return Ok(None) };
-                let text = if repr { super::value::py_repr(&value) } else { py_str(&value) };
-                out.push_str(&pad(&text, format, value.is_number()));
-            }
-            c => out.push(c),
-        }
-        if out.len() > 16 << 20 {
-            return Err(TtpError::limit("a formatted text grew beyond 16 MiB"));
-        }
-    }
-    Ok(Some(out))
-}
-
-fn pad(text: &str, spec: &str, number: bool) -> String {
-    let chars: Vec<char> = spec.chars().collect();
-    let (fill, align, from) = match (chars.first(), chars.get(1)) {
-        (Some(f), Some(a @ ('<' | '>' | '^'))) => (*f, *a, 2),
-        (Some(a @ ('<' | '>' | '^')), _) => (' ', *a, 1),
-        (Some('0'), _) => ('0', '>', 1),
-        _ => (' ', if number { '>' } else { '<' }, 0),
-    };
-    let rest: String = chars.get(from..).unwrap_or(&[]).iter().collect();
-    let width: usize = rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
-    let text = match (rest.split_once('.'), text.parse::<f64>()) {
-        (Some((_, p)), Ok(f)) if number && p.ends_with('f') => {
-            let digits: usize = p.trim_end_matches('f').parse().unwrap_or(6);
-            format!("{f:.*}", digits.min(50))
-        }
-        (Some((_, p)), _) if !number => {
-            text.chars().take(p.trim_end_matches('s').parse().unwrap_or(usize::MAX)).collect()
-        }
-        _ => text.to_owned(),
-    };
-    aligned(&text, width.min(100_000), fill, align)
-}
-
-fn aligned(text: &str, width: usize, fill: char, align: char) -> String {
-    let gap = width.saturating_sub(text.chars().count());
-    let left = match align {
-        '>' => gap,
-        '^' => gap / 2,
-        _ => 0,
-    };
-    let mut out: String = std::iter::repeat_n(fill, left).collect();
-    out.push_str(text);
-    out.extend(std::iter::repeat_n(fill, gap - left));
-    out
-}
-
-/// Replaces by the rules of `replaceall` and `resuball`: a variable may list what to replace.
-fn replace_all(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<Value, TtpError> {
-    let regex = call.name == "resuball";
-    let mut args: Vec<String> = call.args.iter().map(py_str).collect();
-    let new = if args.len() > 1 { args.remove(0) } else { String::new() };
-    let mut text = py_str(&data);
-    for old in args {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        match ctx.vars.get(&old) {
-            Some(Value::Array(a)) => {
-                pairs.extend(a.iter().filter_map(Value::as_str).map(|o| (o.to_owned(), new.clone())));
-            }
-            Some(Value::Object(m)) => {
-                for (by, olds) in m {
-                    match olds {
-                        Value::Array(a) => {
-                            pairs.extend(
-                                a.iter().filter_map(Value::as_str).map(|o| (o.to_owned(), by.clone())),
-                            );
-                        }
-                        Value::String(o) => pairs.push((o.clone(), by.clone())),
-                        _ => {}
-                    }
-                }
-            }
-            Some(Value::String(s)) if regex => pairs.push((escape(s), new.clone())),
-            Some(_) => {}
-            None => pairs.push((old.clone(), new.clone())),
-        }
-        for (old, by) in pairs {
-            let limit = ctx.max_value;
-            text = if regex { ctx.search(&old)?.sub(&by, &text, 0, limit)? } else { text.replace(&old, &by) };
-            text = ctx.bounded(text, &call.name)?;
-        }
-    }
-    Ok(Value::String(text))
-}
-
-fn unrange(data: &str, range: &str, join: &str, max: usize) -> Option<Result<String, TtpError>> {
-    if range.is_empty() || join.is_empty() || !data.contains(range) {
-        return None;
-    }
-    let mut out: Vec<String> = Vec::new();
-    let mut size = 0;
-    for part in data.split(range) {
-        let items: Vec<String> = part.split(join).filter(|i| !i.is_empty()).map(str::to_owned).collect();
-        if !out.is_empty() {
-            let start: i64 = out.last()?.trim().parse().ok()?;
-            let end: i64 = items.first()?.trim().parse().ok()?;
-            for i in start.saturating_add(1)..end {
-                let s = i.to_string();
-                size += s.len() + join.len();
-                if size > max {
-                    return Some(Err(TtpError::limit("unrange made a value larger than allowed")));
-                }
-                out.push(s);
-            }
-        }
-        out.extend(items);
-    }
-    Some(Ok(out.join(join)))
-}
-
-const UPTIME: &str = concat!(
-    r"(?i)\A\s*",
-    r"(?:(?P<years>\d+)\s*(?:ys?|yrs?.?|years?)\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<months>\d+)\s*(?:mos?.?|mths?.?|months?)\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<weeks>[\d.]+)\s*(?:w|wks?|weeks?)\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<days>[\d.]+)\s*(?:d|dys?|days?)\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<hours>[\d.]+)\s*(?:h|hrs?|hours?)\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<mins>[\d.]+)\s*(?:m|(?:mins?)|(?:minutes?))\s*(?:[,/]\s*)?)?\s*",
-    r"(?:(?P<secs>[\d.]+)\s*(?:s|secs?|seconds?))?\s*$",
-);
-const UNITS: [(&str, u64); 7] = [
-    ("years", 31_536_000),
-    ("months", 2_592_000),
-    ("weeks", 604_800),
-    ("days", 86_400),
-    ("hours", 3_600),
-    ("mins", 60),
-    ("secs", 1),
-];
-
-fn uptime(data: Value, format: &str, ctx: &mut Context<'_>) -> Result<Value, TtpError> {
-    let text = py_str(&data);
-    let Some(groups) = ctx.search(UPTIME)?.groups(&text)? else { return Ok(data) };
-    if groups.first().and_then(Option::as_ref).is_none_or(|w| w.trim().is_empty()) {
-        return Ok(data);
-    }
-    let found: Vec<(&str, u64, &String)> = UNITS
-        .iter()
-        .zip(groups.iter().skip(1))
-        .filter_map(|((n, m), v)| v.as_ref().map(|v| (*n, *m, v)))
-        .collect();
-    if !found.iter().all(|(_, _, v)| is_digit(v)) {
-        return Ok(data);
-    }
-    Ok(match format {
-        "seconds" => {
-            let mut sum: u64 = 0;
-            for (_, unit, v) in found {
-                sum = sum.saturating_add(v.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit));
-            }
-            Value::from(sum)
-        }
-        "dict" => {
-            Value::Object(found.into_iter().map(|(n, _, v)| (n.to_owned(), Value::from(v.clone()))).collect())
-        }
-        _ => data,
-    })
-}
-
-fn mac_eui(data: Value) -> Value {
-    let mut mac: String = py_str(&data).to_lowercase();
-    mac.retain(|c| !matches!(c, '.' | ':' | '-'));
-    if mac.is_empty() || !mac.chars().all(char::is_alphanumeric) {
-        return data;
-    }
-    let mut chars: Vec<char> = mac.chars().collect();
-    while chars.len() < 12 {
-        chars.push('0');
-    }
-    let pairs: Vec<String> = chars.chunks(2).map(|p| p.iter().collect()).collect();
-    Value::String(pairs.join(":"))
-}
-
 fn text_var(ctx: &Context<'_>, v: &Value) -> Value {
     v.as_str().and_then(|s| ctx.vars.get(s)).cloned().unwrap_or_else(|| v.clone())
-}
-
-/// Python's int(text).
-pub(crate) fn to_int(text: &str) -> Option<Value> {
-    let t = text.trim();
-    let clean: String = if t.contains('_') && !t.starts_with('_') && !t.ends_with('_') && !t.contains("__") {
-        t.replace('_', "")
-    } else {
-        t.to_owned()
-    };
-    let digits = clean.strip_prefix(['+', '-']).unwrap_or(&clean);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let unsigned = clean.strip_prefix('+').unwrap_or(&clean);
-    unsigned.parse::<i64>().map(Value::from).or_else(|_| unsigned.parse::<u64>().map(Value::from)).ok()
-}
-
-/// Python's float(text).
-pub(crate) fn to_float(text: &str) -> Option<Value> {
-    let t = text.trim();
-    if t.is_empty() || !t.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'))
-    {
-        return None;
-    }
-    t.parse::<f64>().ok().filter(|f| f.is_finite()).map(Value::from)
 }
 
 /// Runs one function on a value.
@@ -770,206 +535,4 @@ fn added(data: Value, found: Option<Value>, add_field: Option<&Value>) -> (Value
         (Some(v), Some(name)) => field(data, name, v),
         (Some(v), None) => (v, Flag::None),
     }
-}
-
-/// Methods of Python's own types: `upper`, `split(".")`, `network`.
-fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(Value, Flag), TtpError> {
-    if let Some(ip) = as_ip(&data) {
-        return Ok(match ip::attribute(ip, &call.name) {
-            Some(Value::Bool(ok)) => test(data, ok),
-            Some(v) => (v, Flag::None),
-            None => (data, Flag::None),
-        });
-    }
-    if let Value::Array(a) = &data {
-        return Ok(match call.name.as_str() {
-            "pop" => {
-                let i = call.args.first().and_then(Value::as_i64).unwrap_or(-1);
-                let at = if i < 0 { a.len() as i64 + i } else { i };
-                (a.get(at.max(0) as usize).cloned().unwrap_or(Value::Null), Flag::None)
-            }
-            "index" => {
-                let at = call.args.first().and_then(|v| a.iter().position(|x| py_eq(x, v)));
-                (at.map_or(data.clone(), Value::from), Flag::None)
-            }
-            _ => (data, Flag::None),
-        });
-    }
-    let Value::String(s) = &data else { return Ok((data, Flag::None)) };
-    let arg = |i: usize| call.args.get(i).map(py_str);
-    let chars = || arg(0).unwrap_or_default();
-    let made: Value = match call.name.as_str() {
-        "upper" => Value::from(s.to_uppercase()),
-        "lower" | "casefold" => Value::from(s.to_lowercase()),
-        "title" => {
-            let mut out = String::new();
-            let mut inside = false;
-            for c in s.chars() {
-                if inside {
-                    out.extend(c.to_lowercase())
-                } else {
-                    out.extend(c.to_uppercase())
-                }
-                inside = c.is_alphabetic();
-            }
-            Value::from(out)
-        }
-        "capitalize" => {
-            let mut it = s.chars();
-            let first: String = it.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
-            Value::from(first + &it.as_str().to_lowercase())
-        }
-        "swapcase" => Value::from(
-            s.chars()
-                .flat_map(|c| {
-                    if c.is_uppercase() {
-                        c.to_lowercase().collect::<Vec<_>>()
-                    } else {
-                        c.to_uppercase().collect()
-                    }
-                })
-                .collect::<String>(),
-        ),
-        "strip" | "lstrip" | "rstrip" => {
-            let set = chars();
-            let cut = |c: char| if call.args.is_empty() { c.is_whitespace() } else { set.contains(c) };
-            Value::from(match call.name.as_str() {
-                "strip" => s.trim_matches(cut),
-                "lstrip" => s.trim_start_matches(cut),
-                _ => s.trim_end_matches(cut),
-            })
-        }
-        "split" | "rsplit" => {
-            let max = call.arg(1, "maxsplit").and_then(Value::as_i64).filter(|n| *n >= 0).map(|n| n as usize);
-            let parts: Vec<String> = match (call.arg(0, "sep").filter(|v| !v.is_null()).map(py_str), max) {
-                (Some(sep), _) if sep.is_empty() => {
-                    return Err(TtpError::new("argument", "split needs a separator that is not empty"));
-                }
-                (Some(sep), None) => s.split(&sep).map(str::to_owned).collect(),
-                (Some(sep), Some(n)) if call.name == "split" => {
-                    s.splitn(n + 1, &sep).map(str::to_owned).collect()
-                }
-                (Some(sep), Some(n)) => {
-                    let mut v: Vec<String> = s.rsplitn(n + 1, &sep).map(str::to_owned).collect();
-                    v.reverse();
-                    v
-                }
-                (None, None) => s.split_whitespace().map(str::to_owned).collect(),
-                (None, Some(n)) => {
-                    let mut v: Vec<String> = Vec::new();
-                    let mut rest = s.trim_start();
-                    while !rest.is_empty() && v.len() < n {
-                        let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                        v.push(rest.get(..end).unwrap_or("").to_owned());
-                        rest = rest.get(end..).unwrap_or("").trim_start();
-                    }
-                    if !rest.is_empty() {
-                        v.push(rest.to_owned());
-                    }
-                    v
-                }
-            };
-            Value::Array(parts.into_iter().map(Value::from).collect())
-        }
-        "splitlines" => Value::Array(s.lines().map(Value::from).collect()),
-        "partition" | "rpartition" => {
-            let sep = chars();
-            let found = if call.name == "partition" { s.split_once(&sep) } else { s.rsplit_once(&sep) };
-            let (a, b, c) = match found {
-                Some((a, c)) => (a, sep.as_str(), c),
-                None if call.name == "partition" => (s.as_str(), "", ""),
-                None => ("", "", s.as_str()),
-            };
-            Value::Array([a, b, c].into_iter().map(Value::from).collect())
-        }
-        "replace" => {
-            let (old, new) = (need_text(call, 0, "old")?, need_text(call, 1, "new")?);
-            let made = match call.arg(2, "count").and_then(Value::as_u64) {
-                Some(n) => s.replacen(&old, &new, n as usize),
-                None => s.replace(&old, &new),
-            };
-            Value::from(ctx.bounded(made, "replace")?)
-        }
-        "removeprefix" => Value::from(s.strip_prefix(&chars()).unwrap_or(s)),
-        "removesuffix" => Value::from(s.strip_suffix(&chars()).unwrap_or(s)),
-        "startswith" | "endswith" => {
-            let options: Vec<String> = match call.args.first() {
-                Some(Value::Array(a)) => a.iter().map(py_str).collect(),
-                Some(v) => vec![py_str(v)],
-                None => return Err(TtpError::new("argument", format!("{} needs a text", call.name))),
-            };
-            let ok = options
-                .iter()
-                .any(|o| if call.name == "startswith" { s.starts_with(o) } else { s.ends_with(o) });
-            return Ok(test(data, ok));
-        }
-        "isalpha" | "isalnum" | "isnumeric" | "isdecimal" | "isspace" | "isupper" | "islower" | "isascii"
-        | "istitle" | "isidentifier" => {
-            let cased = s.chars().any(|c| c.is_lowercase() || c.is_uppercase());
-            let ok = match call.name.as_str() {
-                "isalpha" => !s.is_empty() && s.chars().all(char::is_alphabetic),
-                "isalnum" => !s.is_empty() && s.chars().all(char::is_alphanumeric),
-                "isnumeric" | "isdecimal" => !s.is_empty() && s.chars().all(char::is_numeric),
-                "isspace" => !s.is_empty() && s.chars().all(char::is_whitespace),
-                "isupper" => cased && !s.chars().any(char::is_lowercase),
-                "islower" => cased && !s.chars().any(char::is_uppercase),
-                "isascii" => s.is_ascii(),
-                "istitle" => {
-                    cased
-                        && s.split(|c: char| !c.is_alphabetic()).all(|w| {
-                            let mut it = w.chars();
-                            it.next().is_none_or(char::is_uppercase) && !it.any(char::is_uppercase)
-                        })
-                }
-                _ => {
-                    s.chars().all(|c| c.is_alphanumeric() || c == '_')
-                        && !s.starts_with(|c: char| c.is_numeric())
-                }
-            };
-            return Ok(test(data, ok));
-        }
-        "zfill" => {
-            let width = need_int(call, 0, "width")?.clamp(0, 100_000) as usize;
-            let (sign, digits) = match s.strip_prefix(['-', '+']) {
-                Some(d) => (s.get(..1).unwrap_or(""), d),
-                None => ("", s.as_str()),
-            };
-            Value::from(format!("{sign}{}", aligned(digits, width.saturating_sub(sign.len()), '0', '>')))
-        }
-        "center" | "ljust" | "rjust" => {
-            let width = need_int(call, 0, "width")?.clamp(0, 100_000) as usize;
-            let fill = arg(1).and_then(|f| f.chars().next()).unwrap_or(' ');
-            let align = match call.name.as_str() {
-                "center" => '^',
-                "ljust" => '<',
-                _ => '>',
-            };
-            Value::from(aligned(s, width, fill, align))
-        }
-        "find" | "index" => {
-            let at = s.find(&chars()).and_then(|b| s.get(..b)).map(|p| p.chars().count() as i64);
-            match at {
-                None if call.name == "index" => {
-                    return Err(TtpError::new("data", format!("index: '{}' is not in '{s}'", chars())));
-                }
-                at => Value::from(at.unwrap_or(-1)),
-            }
-        }
-        "expandtabs" => Value::from(
-            s.replace('\t', &" ".repeat(need_int(call, 0, "tabsize").unwrap_or(8).clamp(0, 64) as usize)),
-        ),
-        "format" => match format_text(s, &call.args.iter().collect::<Vec<_>>(), &|k| {
-            call.kwargs.get(k).cloned()
-        })? {
-            Some(v) => Value::from(v),
-            None => {
-                return Err(TtpError::new("argument", format!("format: '{s}' names a field there is not")));
-            }
-        },
-        _ => {
-            tracing::debug!(function = %call.name, "an unknown match function does nothing");
-            return Ok((data, Flag::None));
-        }
-    };
-    Ok((made, Flag::None))
 }

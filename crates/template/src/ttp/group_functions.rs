@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::changes::{to_float, to_int};
 use super::error::TtpError;
-use super::functions::{Context, format_text, lookup_source, to_float, to_int};
+use super::functions::{Context, lookup_source};
 use super::ip;
 use super::literal::Call;
+use super::text::format_text;
 use super::value::{ip_object, py_eq, py_str};
 
 const KNOWN: &[&str] = &[

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::error::TtpError;
 use super::literal::{self, Call};
-use super::regex::{self, Pattern};
+use super::regex;
+use crate::pyre::Regex;
 
 /// What a match of a line does to the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +43,13 @@ pub(crate) struct Variable {
 /// A compiled line.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    pub pattern: Pattern,
+    pub pattern: Regex,
     /// Text every match begins with.
     pub prefix: memchr::memmem::Finder<'static>,
     /// Whether the prefix is only the newline.
     pub bare: bool,
-    /// Capture index and the variable it feeds.
-    pub captures: Vec<(usize, Variable)>,
+    /// Number of a group and the variable it feeds.
+    pub captures: Vec<(u32, Variable)>,
     /// Variables fed with the whole match, when the line captures nothing.
     pub whole: Vec<Variable>,
     /// Names under which the line's variables are known (sanitised and as written).
@@ -306,7 +307,18 @@ impl Draft {
                 self.variable.functions.push(call);
             }
             name if builtin(name).is_some() => self.pattern(call, scope),
-            _ => self.variable.functions.push(call.clone()),
+            name => {
+                if let Some(near) = super::functions::unknown(name) {
+                    tracing::warn!(
+                        variable = %self.variable.name,
+                        template_line = line,
+                        function = name,
+                        near = near.join(", "),
+                        "a TTP template names an unknown match function: it does nothing"
+                    );
+                }
+                self.variable.functions.push(call.clone());
+            }
         }
         Ok(())
     }
@@ -565,14 +577,14 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
     for (name, _) in &by_name {
         names.push(name.clone());
     }
-    let compiled = Pattern::new(&format!("\\G{pattern}"))?;
-    let by_index = compiled.names();
+    let compiled = Regex::new(&pattern).map_err(|e| {
+        TtpError::new("regex", format!("the pattern '{}' is not valid: {e}", pattern.escape_debug()))
+    })?;
     let mut captures = Vec::new();
     // Cutting the line at `_start_`, `_end_` or `set` may have dropped a group.
-    for (index, name) in by_index.iter().enumerate() {
-        let Some(name) = name else { continue };
+    for (number, name) in (1u32..).zip(compiled.names()) {
         match groups.iter().find(|(id, _)| id == name) {
-            Some((_, v)) => captures.push((index, v.clone())),
+            Some((_, v)) => captures.push((number, v.clone())),
             None => {
                 return Err(TtpError::new(
                     "regex",

@@ -16,6 +16,7 @@
 //! # Ok::<(), netpulse_template::ttp::TtpError>(())
 //! ```
 
+mod changes;
 mod error;
 mod format;
 mod functions;
@@ -25,15 +26,16 @@ mod ip;
 mod line;
 mod literal;
 mod load;
+mod methods;
 mod output;
 mod parse;
 mod regex;
 mod results;
 mod template;
+mod text;
 mod value;
 mod xml;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -159,6 +161,7 @@ pub struct Run {
 pub struct Template {
     parts: Vec<Single>,
     options: Options,
+    searches: regex::Searches,
 }
 
 impl Template {
@@ -167,7 +170,11 @@ impl Template {
     /// # Errors
     /// A text that is not a template, Python in it, an invalid pattern or unknown function.
     pub fn compile(text: &str, options: &Options) -> Result<Self, TtpError> {
-        Ok(Self { parts: template::compile(text, &options.name, options)?, options: options.clone() })
+        Ok(Self {
+            parts: template::compile(text, &options.name, options)?,
+            options: options.clone(),
+            searches: regex::Searches::default(),
+        })
     }
 
     /// Adds another template text, as `add_template` of the Python library does.
@@ -288,7 +295,7 @@ impl Template {
                     templates: done,
                     marked: false,
                     max_value: self.options.max_value,
-                    searches: HashMap::new(),
+                    searches: &self.searches,
                 };
                 let given = match part.method {
                     Method::PerTemplate => std::mem::replace(&mut main, Value::Null),

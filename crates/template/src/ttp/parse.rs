@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use super::error::TtpError;
 use super::functions::{self, Context, Flag};
 use super::line::{Rule, Variable};
-use super::regex::is_jit_stack;
 use super::results::Match;
 use super::template::Single;
+use crate::pyre::Scratch;
 
 /// Where default starts are placed: behind every real match.
 const DEFAULT_AT: u64 = 1 << 40;
@@ -19,16 +19,17 @@ pub(crate) struct Budget {
     pub until: Instant,
     pub matches: usize,
     ticks: u32,
+    scratch: Scratch,
 }
 
 impl Budget {
     pub fn new(until: Instant, matches: usize) -> Self {
-        Self { until, matches, ticks: 0 }
+        Self { until, matches, ticks: 0, scratch: Scratch::default() }
     }
 
     fn tick(&mut self, rule: &Rule) -> Result<(), TtpError> {
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks & 0x3f == 0 && Instant::now() > self.until {
+        if (self.ticks & 0x3f == 0 || self.scratch.took_long()) && Instant::now() > self.until {
             return Err(TtpError::limit(
                 "parsing took longer than allowed: the pattern of this line was running",
             )
@@ -36,6 +37,14 @@ impl Budget {
         }
         Ok(())
     }
+}
+
+fn gave_up(rule: &Rule, why: &str) -> TtpError {
+    TtpError::limit(format_args!(
+        "the pattern '{}' backtracks too much on this text ({why}): make it stricter",
+        rule.pattern.as_str().escape_debug()
+    ))
+    .at(rule.line)
 }
 
 /// One text and the state of its run.
@@ -140,34 +149,17 @@ impl<'t> Parser<'t, '_, '_> {
         let bytes = self.text.as_bytes().get(..end).unwrap_or(&[]);
         let mut at = start;
         let mut span: Option<Span> = None;
-        // The pattern is compiled for matching only once a candidate is there.
-        let mut ready = None;
         loop {
             let rest = bytes.get(at..).unwrap_or(&[]);
             let found = if rule.bare { memchr::memchr(b'\n', rest) } else { rule.prefix.find(rest) };
             let Some(offset) = found else { return Ok(span) };
             let candidate = at + offset;
             self.budget.tick(rule)?;
-            let (regex, locs) = match &mut ready {
-                Some(r) => r,
-                None => {
-                    let regex = rule.pattern.select(end - start, self.ascii)?;
-                    ready.insert((regex, regex.capture_locations()))
-                }
-            };
-            let hit = match regex.captures_read_at(locs, bytes, candidate) {
-                Ok(m) => m.is_some(),
-                Err(e) if is_jit_stack(&e) => {
-                    let hit =
-                        rule.pattern.slow(bytes, candidate, self.ascii, locs).map_err(|e| e.at(rule.line))?;
-                    if !hit {
-                        *locs = regex.capture_locations();
-                    }
-                    hit
-                }
-                Err(e) => return Err(rule.pattern.error(&e).at(rule.line)),
-            };
-            let whole = if hit { locs.get(0) } else { None };
+            let hit = rule
+                .pattern
+                .matches_at(bytes, candidate, self.ascii, &mut self.budget.scratch)
+                .map_err(|why| gave_up(rule, &why))?;
+            let whole = if hit { self.budget.scratch.span(0) } else { None };
             let Some((from, to)) = whole else {
                 at = candidate + 1;
                 continue;
@@ -184,7 +176,7 @@ impl<'t> Parser<'t, '_, '_> {
             span.last_end = to;
             let mut result = Some(Map::new());
             for (i, variable) in &rule.captures {
-                let value = match locs.get(*i).and_then(|(s, e)| self.text.get(s..e)) {
+                let value = match self.budget.scratch.span(*i).and_then(|(s, e)| self.text.get(s..e)) {
                     Some(s) => Value::String(s.to_owned()),
                     None => Value::Null,
                 };

@@ -1,203 +1,102 @@
-//! Python regular expressions on PCRE2, compiled when first needed and bounded in effort.
-//!
-//! Every line pattern of TTP begins with a newline. So candidates are found by a literal search and
-//! each is tried with an anchored match (`\G`), which also bounds the effort per line.
+//! Searches of match functions: Python's `re.search` and `re.sub` on values.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
-use pcre2::bytes::{CaptureLocations, Regex, RegexBuilder};
+use parking_lot::Mutex;
+use pcre2::bytes::{Regex, RegexBuilder};
 
 use super::error::TtpError;
+use crate::pyre::python_to_pcre;
 
 /// Backtracking steps of one attempt; PCRE2 counts per start position.
 const MATCH_LIMIT: usize = 300_000;
 const DEPTH_LIMIT: usize = 20_000;
 const HEAP_KIB: usize = 32_768;
-/// Bytes matched without JIT before a pattern is compiled to machine code.
-const JIT_AFTER: usize = 24_000;
+/// Most searches a template keeps.
+const MOST_KEPT: usize = 1000;
 
 /// PCRE2's error numbers that say a limit was reached: match, depth, JIT stack, heap.
 const LIMITS: [i32; 4] = [-47, -53, -46, -63];
 
-fn build(pattern: &str, ascii: bool, jit: bool) -> Result<Regex, pcre2::Error> {
-    let full =
-        format!("(*LIMIT_MATCH={MATCH_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_KIB}){pattern}");
-    let mut b = RegexBuilder::new();
-    b.utf(!ascii).ucp(!ascii);
-    if jit {
-        // Without a stack of its own the JIT uses 32 KiB of the thread's: a larger one would be
-        // mapped anew for every rule of every run. What outgrows it takes the slow way.
-        b.jit_if_available(true);
+/// The searches that a template's functions have used; compiled once, whatever the runs.
+#[derive(Debug, Default)]
+pub(crate) struct Searches(Mutex<HashMap<String, Arc<Search>>>);
+
+impl Searches {
+    pub fn get(&self, pattern: &str) -> Result<Arc<Search>, TtpError> {
+        let mut kept = self.0.lock();
+        if let Some(search) = kept.get(pattern) {
+            return Ok(Arc::clone(search));
+        }
+        // Patterns may be made of the text that is parsed.
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        let search = Arc::new(Search::new(pattern)?);
+        kept.insert(pattern.to_owned(), Arc::clone(&search));
+        Ok(search)
     }
-    b.build(&full)
 }
 
-/// What differs between Python's syntax and PCRE2's is rewritten.
-pub(crate) fn translate(pattern: &str) -> String {
-    if !pattern.contains(['\\', '{']) {
-        return pattern.to_owned();
-    }
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut chars = pattern.char_indices();
-    while let Some((i, c)) = chars.next() {
-        if c == '{' && pattern.get(i + 1..).is_some_and(|r| r.starts_with(',')) {
-            let digits = pattern.get(i + 2..).map_or(0, |r| r.bytes().take_while(u8::is_ascii_digit).count());
-            if digits > 0 && pattern.as_bytes().get(i + 2 + digits) == Some(&b'}') {
-                out.push_str("{0");
-                continue;
-            }
-        }
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some((_, 'Z')) => out.push_str("\\z"),
-            Some((j, u @ ('u' | 'U'))) => {
-                let n = if u == 'u' { 4 } else { 8 };
-                match pattern.get(j + 1..j + 1 + n).filter(|h| h.bytes().all(|b| b.is_ascii_hexdigit())) {
-                    Some(hex) => {
-                        out.push_str(&format!("\\x{{{hex}}}"));
-                        for _ in 0..n {
-                            chars.next();
-                        }
-                    }
-                    None => {
-                        out.push('\\');
-                        out.push(u);
-                    }
-                }
-            }
-            Some((_, e)) => {
-                out.push('\\');
-                out.push(e);
-            }
-            None => out.push('\\'),
-        }
-    }
-    out
-}
-
-/// One regular expression in its lazily built forms.
+/// Searches with a Python pattern.
 #[derive(Debug)]
-pub(crate) struct Pattern {
+pub(crate) struct Search {
+    pattern: String,
+    /// The pattern as PCRE2 writes it.
     source: String,
-    ascii: OnceLock<Regex>,
-    ascii_jit: OnceLock<Regex>,
-    utf_jit: OnceLock<Regex>,
-    seen: AtomicUsize,
+    /// The name of each group, the whole match first.
+    names: Vec<Option<String>>,
+    ascii: OnceLock<Result<Regex, String>>,
+    unicode: OnceLock<Result<Regex, String>>,
 }
 
-impl Pattern {
-    /// Checks and keeps a pattern in Python's syntax.
-    pub fn new(python: &str) -> Result<Self, TtpError> {
-        let p = Self {
-            source: translate(python),
-            ascii: OnceLock::new(),
-            ascii_jit: OnceLock::new(),
-            utf_jit: OnceLock::new(),
-            seen: AtomicUsize::new(0),
-        };
-        let ascii = p.source.is_ascii();
-        // A pattern with letters beyond ASCII is checked as what it is.
-        let built = build(&p.source, ascii, !ascii).map_err(|e| {
-            TtpError::new("regex", format!("the pattern '{}' is not valid: {e}", python.escape_debug()))
+impl Search {
+    pub fn new(pattern: &str) -> Result<Self, TtpError> {
+        let (source, names) = python_to_pcre(pattern).map_err(|e| {
+            TtpError::new("regex", format!("the pattern '{}' is not valid: {e}", pattern.escape_debug()))
         })?;
-        let _ = if ascii { p.ascii.set(built) } else { p.utf_jit.set(built) };
-        Ok(p)
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            source,
+            names,
+            ascii: OnceLock::new(),
+            unicode: OnceLock::new(),
+        })
     }
 
-    /// Number of groups with the whole match, and their names.
-    pub fn names(&self) -> Vec<Option<String>> {
-        self.ascii
-            .get()
-            .or_else(|| self.utf_jit.get())
-            .map(|r| r.capture_names().to_vec())
-            .unwrap_or_default()
-    }
-
-    fn lazily<'a>(&self, cell: &'a OnceLock<Regex>, ascii: bool, jit: bool) -> Result<&'a Regex, TtpError> {
-        if let Some(r) = cell.get() {
-            return Ok(r);
-        }
-        let built = build(&self.source, ascii, jit).map_err(|e| TtpError::new("regex", e.to_string()))?;
-        Ok(cell.get_or_init(|| built))
-    }
-
-    /// The form to use on a text of this length and kind.
-    pub fn select(&self, len: usize, ascii: bool) -> Result<&Regex, TtpError> {
-        if !ascii {
-            return self.lazily(&self.utf_jit, false, true);
-        }
-        if let Some(r) = self.ascii_jit.get() {
-            return Ok(r);
-        }
-        if self.seen.fetch_add(len, Ordering::Relaxed) + len > JIT_AFTER {
-            return self.lazily(&self.ascii_jit, true, true);
-        }
-        self.lazily(&self.ascii, true, false)
-    }
-
-    /// Like a match at `at`, for the rare attempt that outgrew the JIT's stack.
-    pub fn slow(
-        &self,
-        text: &[u8],
-        at: usize,
-        ascii: bool,
-        locs: &mut CaptureLocations,
-    ) -> Result<bool, TtpError> {
-        let cell = OnceLock::new();
-        let regex =
-            if ascii { self.lazily(&self.ascii, true, false)? } else { self.lazily(&cell, false, false)? };
-        *locs = regex.capture_locations();
-        match regex.captures_read_at(locs, text, at) {
-            Ok(m) => Ok(m.is_some()),
-            Err(e) => Err(self.error(&e)),
-        }
+    fn select(&self, text: &str) -> Result<&Regex, TtpError> {
+        let ascii = text.is_ascii() && self.source.is_ascii();
+        let cell = if ascii { &self.ascii } else { &self.unicode };
+        let built = cell.get_or_init(|| {
+            let full = format!(
+                "(*LIMIT_MATCH={MATCH_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_KIB}){}",
+                self.source
+            );
+            RegexBuilder::new().utf(!ascii).ucp(!ascii).build(&full).map_err(|e| e.to_string())
+        });
+        built.as_ref().map_err(|e| TtpError::new("regex", e.clone()))
     }
 
     /// Turns an engine's error into ours, naming the pattern.
-    pub fn error(&self, e: &pcre2::Error) -> TtpError {
+    fn error(&self, e: &pcre2::Error) -> TtpError {
         if LIMITS.contains(&e.code()) {
             TtpError::limit(format_args!(
                 "the pattern '{}' backtracks too much on this text: make it stricter",
-                self.source.trim_start_matches("\\G").escape_debug()
+                self.pattern.escape_debug()
             ))
         } else {
             TtpError::new("regex", e.to_string())
         }
     }
-}
-
-/// Whether an error means the JIT's stack was too small for this attempt.
-pub(crate) fn is_jit_stack(e: &pcre2::Error) -> bool {
-    e.code() == -46
-}
-
-/// Searches `text` with a Python pattern: the first match as (start, end), groups in `locs`.
-pub(crate) struct Search {
-    pattern: Pattern,
-}
-
-impl Search {
-    pub fn new(python: &str) -> Result<Self, TtpError> {
-        Ok(Self { pattern: Pattern::new(python)? })
-    }
 
     pub fn is_match(&self, text: &str) -> Result<bool, TtpError> {
-        self.pattern
-            .select(text.len(), text.is_ascii())?
-            .is_match(text.as_bytes())
-            .map_err(|e| self.pattern.error(&e))
+        self.select(text)?.is_match(text.as_bytes()).map_err(|e| self.error(&e))
     }
 
     /// The texts of all groups of the first match.
     pub fn groups(&self, text: &str) -> Result<Option<Vec<Option<String>>>, TtpError> {
-        let r = self.pattern.select(text.len(), text.is_ascii())?;
-        let caps = r.captures(text.as_bytes()).map_err(|e| self.pattern.error(&e))?;
+        let caps = self.select(text)?.captures(text.as_bytes()).map_err(|e| self.error(&e))?;
         Ok(caps.map(|c| {
             (0..c.len())
                 .map(|i| c.get(i).map(|m| String::from_utf8_lossy(m.as_bytes()).into_owned()))
@@ -207,13 +106,12 @@ impl Search {
 
     /// `re.sub(pattern, template, text, count)`; 0 replaces all.
     pub fn sub(&self, template: &str, text: &str, count: usize, limit: usize) -> Result<String, TtpError> {
-        let r = self.pattern.select(text.len(), text.is_ascii())?;
-        let names = r.capture_names();
-        let parts = Replacement::read(template, names)?;
+        let r = self.select(text)?;
+        let parts = Replacement::read(template, &self.names)?;
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
         for (n, caps) in r.captures_iter(text.as_bytes()).enumerate() {
-            let caps = caps.map_err(|e| self.pattern.error(&e))?;
+            let caps = caps.map_err(|e| self.error(&e))?;
             let Some(whole) = caps.get(0) else { break };
             out.push_str(text.get(at..whole.start()).unwrap_or(""));
             for part in &parts {

@@ -4,7 +4,7 @@ local node, life, device = ARGV[3], ARGV[4], ARGV[5]
 local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive', 'capacity', 'devices')
 if n[1] ~= life or n[2] ~= '1' then return answer('') end
 local key = P .. 'device:' .. device
-local v = call('HMGET', key, 'node', 'epoch', 'writer', 'ready')
+local v = call('HMGET', key, 'node', 'epoch', 'writer', 'ready', 'queued')
 call('SREM', P .. 'wake:' .. node, 'd:' .. device)
 if v[2] then return answer(v[1] == node and v[2] or '') end
 if v[1] and v[1] ~= node then return answer('') end
@@ -18,6 +18,10 @@ if v[4] then
 end
 call('SADD', P .. 'leases:' .. node, device)
 call('HSET', HOST_MAP, device, node)
+if PLACED and tonumber(v[5] or 0) == 0 then
+  call('SADD', P .. 'idle:' .. node, device)
+  call('HSET', key, 'idle', 1)
+end
 if v[1] then
   call('SREM', P .. 'given:' .. node, device)
 elseif not PLACED then

@@ -118,11 +118,41 @@ local function seek_home(device)
   call('ZADD', P .. 'timers', int(now), 'h:' .. device)
 end
 
+-- Asks a node to give one of its idle devices back.
+local function hand_over(node, device)
+  call('SREM', P .. 'idle:' .. node, device)
+  call('HDEL', P .. 'device:' .. device, 'idle')
+  call('HSET', P .. 'device:' .. device, 'moving', 1)
+  tell(node, 'h:' .. device)
+end
+
+-- Gives a device to a node that lives; a full node gives an idle one back for it.
+local function give(device, node)
+  call('HSET', P .. 'device:' .. device, 'node', node)
+  call('HSET', HOST_MAP, device, node)
+  call('SADD', P .. 'given:' .. node, device)
+  call('SREM', P .. 'homeless', device)
+  call('ZREM', P .. 'timers', 'h:' .. device)
+  local owned = call('SCARD', P .. 'leases:' .. node) + call('SCARD', P .. 'given:' .. node)
+  if owned > tonumber(call('HGET', P .. 'node:' .. node, 'capacity') or 0) then
+    local idle = call('SRANDMEMBER', P .. 'idle:' .. node)
+    if idle then hand_over(node, idle) end
+  end
+end
+
+-- Room came free: devices without a node may find one.
+local function room()
+  if not PLACED then return end
+  for _, device in ipairs(call('SRANDMEMBER', P .. 'homeless', 20)) do
+    call('ZADD', P .. 'timers', int(now), 'h:' .. device)
+  end
+end
+
 -- After any change of a device: says who may start now and tells the nodes. Modifications start
 -- alone and in turn; queries of the two ways may overlap and overtake, but never a modification.
 local function refresh(device)
   local key = P .. 'device:' .. device
-  local v = call('HMGET', key, 'node', 'epoch', 'pinned', 'writer', 'fifo', 'entry', 'queued', 'ready')
+  local v = call('HMGET', key, 'node', 'epoch', 'pinned', 'writer', 'fifo', 'entry', 'queued', 'ready', 'idle')
   local node, leased, pinned, writer, beside, entry, ready = v[1], v[2], v[3], v[4], v[5], v[6], v[8]
   local queued = tonumber(v[7] or 0)
   local wants, candidate, order = false, false, false
@@ -169,12 +199,23 @@ local function refresh(device)
       for _, other in ipairs(live('devices')) do tell(other, 'd:' .. device) end
     end
   end
-  if queued == 0 and not leased and not pinned and not writer and not beside then
+  local nothing = queued == 0 and not pinned and not writer and not beside
+  if nothing and not leased then
     if node then
       call('SREM', P .. 'given:' .. node, device)
       unmap(device)
     end
+    if PLACED then call('SREM', P .. 'homeless', device) end
     call('DEL', key)
+  elseif PLACED and leased then
+    -- Which of its devices a node could give away.
+    if nothing and not v[9] then
+      call('SADD', P .. 'idle:' .. node, device)
+      call('HSET', key, 'idle', 1)
+    elseif not nothing and v[9] then
+      call('SREM', P .. 'idle:' .. node, device)
+      call('HDEL', key, 'idle')
+    end
   end
 end
 

@@ -158,7 +158,8 @@ local function take_all(node, vouched, limit)
   for _, device in ipairs(call('SRANDMEMBER', P .. 'leases:' .. node, limit)) do
     local epoch = call('HGET', P .. 'device:' .. device, 'epoch')
     call('SREM', P .. 'leases:' .. node, device)
-    call('HDEL', P .. 'device:' .. device, 'node', 'epoch', 'moving')
+    call('SREM', P .. 'idle:' .. node, device)
+    call('HDEL', P .. 'device:' .. device, 'node', 'epoch', 'moving', 'idle')
     unmap(device)
     if epoch then
       call('ZADD', P .. 'lost:' .. node, next_epoch(), epoch .. ' ' .. device)

@@ -24,6 +24,8 @@ if PLACED then
   for _, device in ipairs(call('SMEMBERS', P .. 'homeless')) do
     call('ZADD', P .. 'timers', int(now), 'h:' .. device)
   end
+  -- Once it serves what it got, the others hand over what is too much for them.
+  if devices == '1' then call('ZADD', P .. 'timers', int(now + 1000000), 'b:') end
 elseif devices == '1' then
   for _, device in ipairs(call('SMEMBERS', P .. 'ready')) do call('SADD', P .. 'wake:' .. node, 'd:' .. device) end
 end

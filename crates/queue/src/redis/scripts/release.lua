@@ -7,7 +7,8 @@ if v[1] ~= node or v[2] ~= epoch then return answer('0') end
 call('SREM', P .. 'leases:' .. node, device)
 call('SREM', P .. 'wake:' .. node, 'd:' .. device)
 call('SREM', P .. 'wake:' .. node, 'h:' .. device)
-call('HDEL', key, 'epoch', 'moving')
+call('SREM', P .. 'idle:' .. node, device)
+call('HDEL', key, 'epoch', 'moving', 'idle')
 if PLACED and not v[4] and tonumber(v[5] or 0) > 0 and call('SISMEMBER', P .. 'live:devices', node) == 1 then
   -- Jobs came while it was given back: they stay with this node.
   call('SADD', P .. 'given:' .. node, device)
@@ -17,4 +18,5 @@ else
 end
 if v[3] then settle(v[3], ARGV[6] == '1') end
 refresh(device)
+room()
 return answer('1')

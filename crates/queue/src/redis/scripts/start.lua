@@ -8,7 +8,9 @@ local function start(id, node, way, ticket)
   local epoch = next_epoch()
   local started = math.max(tonumber(job.enqueued), now)
   local attempt = tonumber(job.attempt) + 1
-  local worker = node .. '_' .. job.queue
+  -- A node for FifoQ alone is named like its worker.
+  local suffix = '_' .. job.queue
+  local worker = string.sub(node, -#suffix) == suffix and node or node .. suffix
   local key = P .. 'job:' .. id
   call('HSET', key, 'status', 'started', 'attempt', attempt, 'started', int(started), 'worker', worker,
     'node', node, 'epoch', epoch, 'way', way, 'ticket', ticket)

@@ -24,13 +24,14 @@ end
 
 -- Whether a living node has the device; takes the node that was chosen for it when none has.
 local function placed(device, info, chosen)
-  if info.node and call('HGET', P .. 'node:' .. info.node, 'alive') == '1' then return true end
+  if info.node then
+    if call('HGET', P .. 'node:' .. info.node, 'alive') == '1' then return true end
+    -- A dead node's lease is waited out: then a home is sought.
+    if call('HEXISTS', P .. 'device:' .. device, 'epoch') == 1 then return true end
+  end
   if chosen == '' or call('SISMEMBER', P .. 'live:devices', chosen) == 0 then return false end
-  call('HSET', P .. 'device:' .. device, 'node', chosen)
-  call('HSET', HOST_MAP, device, chosen)
-  call('SADD', P .. 'given:' .. chosen, device)
-  call('SREM', P .. 'homeless', device)
-  call('ZREM', P .. 'timers', 'h:' .. device)
+  if info.node then call('SREM', P .. 'given:' .. info.node, device) end
+  give(device, chosen)
   info.node = chosen
   return true
 end

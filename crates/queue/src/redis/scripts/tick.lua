@@ -18,6 +18,10 @@ for _, item in ipairs(items) do
     over = take_all(name, vouched[call('HGET', P .. 'node:' .. name, 'life') or ''], 100)
   elseif sort == 'h' then
     homeless[#homeless + 1] = name
+  elseif sort == 'b' then
+    call('ZREM', P .. 'timers', item)
+    balance()
+    over = false
   elseif sort == 'o' then
     outbox_changed()
     over = false
