@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub mod cluster;
+
 pub const KEY: &str = "test-key-0123456789";
 
 /// A port nobody listens on right now.

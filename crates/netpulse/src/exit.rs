@@ -31,7 +31,11 @@ pub enum Exit {
 /// Every exit code with its number and meaning, in one place: help and documentation print it.
 pub const CODES: &[(Exit, u8, &str)] = &[
     (Exit::Ok, 0, "everything was done as asked"),
-    (Exit::JobFailed, 1, "a job failed or was canceled, a device could not be reached or refused, or a worker of this kind runs here already"),
+    (
+        Exit::JobFailed,
+        1,
+        "a job failed or was canceled, a device could not be reached or refused, or a worker of this kind runs here already",
+    ),
     (Exit::Usage, 2, "wrong flags, a bad file or payload, or a configuration with mistakes"),
     (Exit::Unreachable, 3, "the server or registry could not be reached, or broke off"),
     (Exit::Denied, 4, "the server did not accept the API key, or a registry the credentials"),

@@ -10,10 +10,12 @@ mod completions;
 mod config;
 mod demo;
 mod devices;
+mod doctor;
 mod exec;
 mod exit;
 mod fetch;
 mod follow;
+mod health;
 #[cfg(test)]
 mod help;
 mod job;
@@ -125,6 +127,8 @@ enum Command {
     Serve(serve::ServeArgs),
     Controller(serve::ControllerArgs),
     Worker(serve::WorkerArgs),
+    Doctor(doctor::DoctorArgs),
+    Health(health::HealthArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     Exec(exec::ExecArgs),
@@ -170,6 +174,8 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
         Command::Serve(args) => serve::run(&args, global.log_level.as_deref(), ui),
         Command::Controller(args) => serve::controller(&args, global.log_level.as_deref(), ui),
         Command::Worker(args) => serve::worker(&args, global.log_level.as_deref(), ui),
+        Command::Doctor(args) => doctor::run(&args, ui),
+        Command::Health(args) => health::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),
         Command::Demo(args) => demo::run(&args, ui),
         Command::Config(args) => config::run(args, ui),

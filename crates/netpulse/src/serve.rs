@@ -123,7 +123,7 @@ struct Socket {
 }
 
 /// A key that a flag may set: its path, the value, the flag's name.
-type Flag = (&'static str, Option<String>, &'static str);
+pub type Flag = (&'static str, Option<String>, &'static str);
 
 impl Common {
     fn flags(&self) -> Vec<Flag> {
@@ -145,7 +145,7 @@ impl Socket {
 }
 
 /// The configuration by these flags, the environment and files; warnings are told.
-fn configuration(file: Option<PathBuf>, flags: Vec<Flag>, ui: &Ui) -> Result<Config, Failure> {
+pub fn configuration(file: Option<PathBuf>, flags: Vec<Flag>, ui: &Ui) -> Result<Config, Failure> {
     let mut options = LoadOptions::from_process().with_file(file);
     for (key, value, flag) in flags {
         if let Some(value) = value {
@@ -223,7 +223,16 @@ fn ready(shape: Shape, server: &Server) -> String {
         Shape::Controller => {
             format!("NetPulse controller is ready: {url}  (documentation: {url}/docs)", url = server.url)
         }
-        Shape::Devices => format!("NetPulse node `{}` is ready for devices", server.node_name),
-        Shape::Fifo => format!("NetPulse worker `{}` is ready for FifoQ", server.node_name),
+        Shape::Devices => {
+            format!("NetPulse node `{}` is ready for devices{}", server.node_name, figures(server))
+        }
+        Shape::Fifo => {
+            format!("NetPulse worker `{}` is ready for FifoQ{}", server.node_name, figures(server))
+        }
     }
+}
+
+/// Where a worker's figures are, if anywhere.
+fn figures(server: &Server) -> String {
+    if server.url.is_empty() { String::new() } else { format!("  (figures: {}/metrics)", server.url) }
 }

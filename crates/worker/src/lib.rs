@@ -22,5 +22,5 @@ mod text;
 
 pub use engines::BuiltInTemplates;
 pub use metrics::Metrics;
-pub use node::{Node, NodeParts, Serves};
+pub use node::{Node, NodeParts, Serves, host_name};
 pub use placing::ByScheduler;

@@ -101,8 +101,16 @@ impl Metrics {
         own.register("sessions_open", "Device sessions that are open", metrics.open.clone());
         own.register("sessions_opened", "Device sessions opened", metrics.opened.clone());
         own.register("sessions_reused", "Jobs that ran over a session kept", metrics.reused.clone());
-        own.register("connects_failed", "Connections that did not come about, by error", metrics.failures.clone());
-        own.register("leases_lost", "Leases lost: a node that cannot renew them in time", metrics.leases_lost.clone());
+        own.register(
+            "connects_failed",
+            "Connections that did not come about, by error",
+            metrics.failures.clone(),
+        );
+        own.register(
+            "leases_lost",
+            "Leases lost: a node that cannot renew them in time",
+            metrics.leases_lost.clone(),
+        );
         own.register("self_healing", "Repairs without a human", metrics.healed.clone());
         own.register("node_store_seconds", "Calls of this node to its store", metrics.store.clone());
         metrics
@@ -131,9 +139,11 @@ impl Metrics {
     pub(crate) fn opened(&self, opening: Opening) -> Open {
         self.opened.inc();
         self.open.inc();
-        for (phase, took) in
-            [(Phase::Connect, opening.connect), (Phase::Login, opening.login), (Phase::Prompt, opening.prompt)]
-        {
+        for (phase, took) in [
+            (Phase::Connect, opening.connect),
+            (Phase::Login, opening.login),
+            (Phase::Prompt, opening.prompt),
+        ] {
             if let Some(took) = took {
                 self.phase(phase, took);
             }

@@ -12,7 +12,7 @@ use netpulse_plugin::{Credentials, Drivers, Templates};
 use netpulse_queue::{Queue, QueueError, Role, Signal, worker_name};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) connects: Semaphore,
     pub(crate) fifo_wake: Notify,
+    /// When the last renewal that succeeded was asked for.
+    renewals: watch::Sender<Instant>,
     /// Somebody asked for a drain.
     asked: CancellationToken,
     outbox: Arc<Notify>,
@@ -305,6 +307,7 @@ impl Inner {
             match renewed {
                 Ok(Ok(lost)) => {
                     self.clock.renewed(asked);
+                    self.renewals.send_replace(asked);
                     for lease in lost {
                         self.hear(Signal::LeaseLost(lease));
                     }
@@ -404,8 +407,8 @@ impl Node {
     pub async fn start(parts: NodeParts) -> Result<Self, QueueError> {
         let NodeParts { serves, config, queue, drivers, templates, credentials, metrics } = parts;
         let name = match serves {
-            Serves::All | Serves::Devices => host_name(&config),
-            Serves::Fifo => worker_name(&host_name(&config), &QueueName::Fifo),
+            Serves::All | Serves::Devices => configured_name(&config),
+            Serves::Fifo => worker_name(&configured_name(&config), &QueueName::Fifo),
         };
         let now = Timestamp::now();
         let fifo = WorkerRecord {
@@ -433,6 +436,7 @@ impl Node {
             credentials,
             metrics,
             fifo_wake: Notify::new(),
+            renewals: watch::channel(Instant::now()).0,
             asked: CancellationToken::new(),
             outbox: Arc::default(),
             stopping: CancellationToken::new(),
@@ -473,6 +477,13 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Changes with every renewal of its leases: a sign that node and store work together. Ends
+    /// with the node.
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<Instant> {
+        self.inner.renewals.subscribe()
     }
 
     /// Resolves when the node was asked to stop from outside (`DELETE /workers/{node}`).
@@ -530,10 +541,13 @@ async fn listen(node: Arc<Inner>, mut signals: mpsc::UnboundedReceiver<Signal>) 
 }
 
 /// The configured name, else the host's.
-fn host_name(config: &Config) -> String {
-    if !config.worker.node.is_empty() {
-        return config.worker.node.clone();
-    }
+fn configured_name(config: &Config) -> String {
+    if config.worker.node.is_empty() { host_name() } else { config.worker.node.clone() }
+}
+
+/// The name of this machine, as it calls itself.
+#[must_use]
+pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::env::var("HOSTNAME").map_err(std::io::Error::other))
         .map(|name| name.trim().to_owned())

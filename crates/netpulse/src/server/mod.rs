@@ -4,7 +4,7 @@
 mod credentials;
 mod devices;
 pub(crate) mod lock;
-mod store;
+pub(crate) mod store;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -92,8 +92,8 @@ pub(crate) struct Server {
     api: Option<Api>,
     draining: CancellationToken,
     shutdown: CancellationToken,
-    /// Free again when the server has ended.
-    _locks: Vec<Lock>,
+    /// Holds the lock files, free again when it has ended.
+    pulse: JoinHandle<()>,
 }
 
 /// The REST API as it runs.
@@ -150,6 +150,17 @@ impl Server {
         let courier = node.as_ref().map(|node| {
             Courier::start(Arc::clone(&queue), webhooks.clone(), node.outbox(), courier_options(&config))
         });
+        let renewals = node.as_ref().map(Node::renewals);
+        let pulse = tokio::spawn(async move {
+            let Some(mut renewals) = renewals else { return };
+            while renewals.changed().await.is_ok() {
+                for lock in &locks {
+                    if let Err(error) = lock.touch() {
+                        tracing::warn!(%error, "`netpulse health` will not see that this process works");
+                    }
+                }
+            }
+        });
         let mut server = Self {
             url: String::new(),
             node_name: node.as_ref().map(|node| node.name().to_owned()).unwrap_or_default(),
@@ -160,7 +171,7 @@ impl Server {
             api: None,
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
-            _locks: locks,
+            pulse,
         };
         let parts = Parts {
             config: Arc::clone(&config),
@@ -242,6 +253,7 @@ impl Server {
             let _ = tokio::time::timeout(LAST_ANSWERS, http).await;
         }
         self.queue.close().await;
+        self.pulse.abort();
     }
 }
 
