@@ -76,6 +76,10 @@ pub(crate) async fn exec(
     let wait = wait_of(&app, &params, &parts.headers, &body)?;
     let key = submit::idempotency_key(&parts.headers)?;
     submit::known(&app, &request.driver).await;
+    if let Some(webhook) = &request.webhook {
+        // A kind that is not built in: it may be a plugin that nobody asked for so far.
+        app.webhooks.find(&webhook.name).await;
+    }
     let new = submit::new_job(&app, request, key)?;
     drop((body, read));
     let mut answers = app.store(app.queue.submit(vec![new])).await?;
