@@ -254,13 +254,12 @@ async fn flaky_receiver(count: usize) {
         }
     }
     assert_eq!(ids.len(), count);
-    receiver.until(600, "a third delivered", |_| receiver.arrived().len() >= count / 3).await;
+    receiver.until_arrived(600, count / 3).await;
     server.kill();
     let killed = Instant::now();
     server.launch();
-    let all = receiver
-        .until(900, "all delivered", |calls| calls.len() >= count * 2 && receiver.arrived().len() >= count);
-    let calls = all.await;
+    receiver.until_arrived(900, count).await;
+    let calls = receiver.calls();
     let (seconds, after) = (started.elapsed().as_secs_f64(), killed.elapsed().as_secs_f64());
     let told: HashSet<String> = calls
         .iter()

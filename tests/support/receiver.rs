@@ -1,8 +1,7 @@
 //! A receiver of webhooks that behaves as its path says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -43,11 +42,13 @@ impl Call {
 #[derive(Default)]
 struct Inner {
     calls: Mutex<Vec<Call>>,
-    count: AtomicU64,
+    /// Calls of each delivery.
+    seen: Mutex<HashMap<String, usize>>,
+    told: Mutex<HashSet<String>>,
     came: Notify,
 }
 
-/// `/ok` takes everything, `/second` every second call, `/fail` none, `/hang` never answers,
+/// `/ok` takes everything, `/second` each message at its second call, `/fail` none, `/hang` never answers,
 /// `/redirect` sends elsewhere.
 pub struct Receiver {
     pub port: u16,
@@ -91,6 +92,21 @@ impl Receiver {
         arrived
     }
 
+    /// Waits until so many deliveries were answered with success.
+    pub async fn until_arrived(&self, seconds: u64, count: usize) {
+        let waited = tokio::time::timeout(Duration::from_secs(seconds), async {
+            loop {
+                let came = self.inner.came.notified();
+                if self.inner.told.lock().len() >= count {
+                    return;
+                }
+                came.await;
+            }
+        });
+        let told = || self.inner.told.lock().len();
+        assert!(waited.await.is_ok(), "{} of {count} deliveries within {seconds} s", told());
+    }
+
     /// Waits until `ready` says so about the calls so far.
     pub async fn until(&self, seconds: u64, what: &str, ready: impl Fn(&[Call]) -> bool) -> Vec<Call> {
         let waited = tokio::time::timeout(Duration::from_secs(seconds), async {
@@ -117,15 +133,24 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let count = inner.count.fetch_add(1, Ordering::SeqCst);
     let path = uri.path().to_owned();
+    let delivery = headers.get("x-netpulse-delivery").map(|value| value.to_str().unwrap().to_owned());
+    let nth = {
+        let mut seen = inner.seen.lock();
+        let times = seen.entry(delivery.clone().unwrap_or_default()).or_default();
+        *times += 1;
+        *times - 1
+    };
     let status = match path.split('/').nth(1).unwrap_or_default() {
         "fail" => StatusCode::INTERNAL_SERVER_ERROR,
-        "second" if count % 2 == 0 => StatusCode::BAD_GATEWAY,
+        "second" if nth % 2 == 0 => StatusCode::BAD_GATEWAY,
         "redirect" => StatusCode::TEMPORARY_REDIRECT,
         _ => StatusCode::OK,
     };
     let hang = path.starts_with("/hang");
+    if let (true, false, Some(delivery)) = (status.is_success(), hang, delivery) {
+        inner.told.lock().insert(delivery);
+    }
     inner.calls.lock().push(Call {
         at: Instant::now(),
         method: method.to_string(),

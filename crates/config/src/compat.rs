@@ -18,7 +18,6 @@ pub(crate) const IGNORED: &[(&str, &str)] = &[
         "workers report every few seconds: `worker.lease` says how long a silent one keeps its devices",
     ),
     ("job.result_cache_ttl", "results are not shared between requests in this version"),
-    ("plugin", "this version loads no external plugins"),
     ("mongodb", "the outcome of changes is kept in the embedded store for `audit.retention_days`"),
     ("log.config", "logs go to standard error: `log.level` and `log.format` set them"),
     ("server.tls", "use `server.tls_cert` and `server.tls_key`"),

@@ -166,16 +166,14 @@ fn mistake(key: &Key, rule: Rule, value: &Value) -> Option<String> {
             format!("must be set: clients prove themselves with it. Set {} or `{}`", key.env(), key.path())
         }),
         Rule::NotEmpty => text.filter(|t| t.trim().is_empty()).map(|_| "must not be empty".to_owned()),
-        Rule::ExistingFile => text
-            .filter(|t| !Path::new(t).is_file())
+        Rule::ExistingFile => paths(value)
+            .into_iter()
+            .find(|t| !Path::new(t).is_file())
             .map(|t| format!("there is no file `{t}` that can be read")),
-        Rule::ExistingFolder => {
-            let folders: Vec<&str> = match value {
-                Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
-                _ => text.into_iter().collect(),
-            };
-            folders.into_iter().find(|f| !Path::new(f).is_dir()).map(|f| format!("there is no folder `{f}`"))
-        }
+        Rule::ExistingFolder => paths(value)
+            .into_iter()
+            .find(|f| !Path::new(f).is_dir())
+            .map(|f| format!("there is no folder `{f}`")),
         Rule::Url => text
             .filter(|t| !is_url(t))
             .map(|t| format!("`{t}` is no address: expected http://name[:port] or https://name[:port]")),
@@ -228,6 +226,14 @@ fn is_header_name(text: &str) -> bool {
 }
 
 const LEVELS: &[&str] = &["off", "trace", "debug", "info", "warn", "warning", "error", "critical"];
+
+/// One path, or each of a list.
+fn paths(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => value.as_str().into_iter().collect(),
+    }
+}
 
 fn log_mistake(filter: &str) -> Option<String> {
     let wrong = filter.split(',').map(str::trim).find(|part| {

@@ -4,6 +4,7 @@
 //! out. Requests are *read* by [`crate::request`], which names every mistake; the request types
 //! here are for those who send them, and for the OpenAPI document.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -393,6 +394,9 @@ pub struct ExecBody {
     /// How often a query is tried again when no connection comes about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// Whom to tell when the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookBody>,
     /// Enter privileged mode first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_mode: Option<bool>,
@@ -403,6 +407,43 @@ pub struct ExecBody {
     #[serde(flatten)]
     #[schema(additional_properties)]
     pub extra: Map<String, Value>,
+}
+
+/// A receiver that is told when the job has ended. Fields left out take the values named.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct WebhookBody {
+    /// `http://` or `https://`.
+    pub url: String,
+    /// The kind: `basic` unless a plugin brings another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `GET`, `POST` (the default), `PUT`, `DELETE` or `PATCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Headers to send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Cookies to send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<BTreeMap<String, String>>,
+    /// User and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Vec<String>>,
+    /// Seconds for one attempt: 0.5 to 120, 5 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Attempts after the first: 0 to 10, 3 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// Seconds before each retry, the last one used again: 10, 30, 120 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_intervals: Option<Vec<f64>>,
+    /// `standard` or `legacy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Key of the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// One request to many devices, as a client sends it.
@@ -493,4 +534,34 @@ pub struct CredentialPaths {
     /// Show the passwords, where the configuration allows it.
     #[serde(default)]
     pub show_password: bool,
+}
+
+/// A plugin, as `GET /plugins` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct PluginInfo {
+    /// `driver`, `template-renderer`, `webhook`, ...; none for a file that could not say what it is.
+    pub kind: Option<String>,
+    /// The name that requests use, or the file's.
+    pub name: String,
+    /// `<who>/<kind>/<name>/v<n>`.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// `built-in` or `external`.
+    pub source: String,
+    /// The file of an external one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `declared` (starts at its first call), `started`, or `failed`.
+    pub state: String,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// What it can do beyond the least.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// How often its process was started.
+    #[serde(default)]
+    pub starts: u64,
 }

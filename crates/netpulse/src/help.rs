@@ -40,6 +40,12 @@ fn page() -> String {
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         let text = sub.clone().term_width(100).render_help().to_string();
         out.push_str(&format!("\n## netpulse {}\n\n```text\n{}\n```\n", sub.get_name(), text.trim_end()));
+        // Commands below a command, where they have enough to say for examples of their own.
+        for below in sub.get_subcommands().filter(|below| below.get_after_help().is_some()) {
+            let name = format!("{} {}", sub.get_name(), below.get_name());
+            let text = below.clone().term_width(100).render_help().to_string();
+            out.push_str(&format!("\n### netpulse {name}\n\n```text\n{}\n```\n", text.trim_end()));
+        }
     }
     out
 }

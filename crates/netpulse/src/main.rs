@@ -24,6 +24,8 @@ mod logging;
 mod parse;
 mod payload;
 mod platforms;
+mod plugin;
+mod plugins;
 mod profile;
 mod render;
 mod serve;
@@ -44,7 +46,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::Api;
 use crate::exit::{Failure, Outcome};
-use crate::ui::{Format, Ui};
+use crate::ui::Ui;
 
 /// Network devices behind one REST API: the server, and the command line to it
 #[derive(Debug, Parser)]
@@ -78,8 +80,10 @@ fn after_help() -> String {
 #[command(next_help_heading = "For every command")]
 pub struct Global {
     /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
+    // A text, because some commands give `--output` a wider meaning: a folder or file to make.
+    #[arg(short, long, global = true, default_value = "table", value_name = "FORMAT",
+          value_parser = ["table", "json", "yaml"])]
+    output: String,
     /// The server [default: the profile's, or http://127.0.0.1:9000] [environment: NETPULSE_URL]
     #[arg(long, global = true, alias = "endpoint")]
     url: Option<String>,
@@ -137,6 +141,8 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Workers(workers::WorkersArgs),
     Platforms(platforms::PlatformsArgs),
+    Plugin(plugin::PluginArgs),
+    Download(plugin::DownloadArgs),
     Render(render::RenderArgs),
     Parse(parse::ParseArgs),
     Simulate(simulate::SimulateArgs),
@@ -146,9 +152,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: it is started with every plugin, and must be quick.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == plugins::GUARD) {
+        let status = netpulse_plugin::guard::run(arguments);
+        return ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX));
+    }
     let mut cli = Cli::parse();
     cli.global = cli.global.with_environment(|name| std::env::var(name).ok());
-    let ui = Ui::new(cli.global.output);
+    let ui = Ui::new(plugin::format_or_place(Some(&cli.global.output)).0.unwrap_or_default());
     match run(cli, &ui) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -176,6 +188,8 @@ fn run(cli: Cli, ui: &Ui) -> Outcome {
         Command::Config(args) => config::run(args, ui),
         Command::Completions(args) => completions::run(&args, ui),
         Command::Platforms(args) => platforms::run(&args, ui),
+        Command::Plugin(args) => plugin::run(args, global, ui),
+        Command::Download(args) => plugin::download(args, global, ui),
         Command::Render(args) => render::run(&args, ui),
         Command::Parse(args) => parse::run(&args, ui),
         Command::Simulate(args) => simulate::run(args, ui),

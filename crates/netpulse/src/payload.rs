@@ -262,6 +262,9 @@ pub struct LoginArgs {
     /// Private key file of this machine to log in with [its passphrase: NETPULSE_DEVICE_PASSPHRASE]
     #[arg(short = 'i', long, value_name = "FILE")]
     pub private_key: Option<String>,
+    /// Path of the secret to log in with at the server's credential provider, or the whole reference as JSON
+    #[arg(long, value_name = "PATH|JSON", conflicts_with_all = ["username", "password", "ask_password", "password_stdin"])]
+    pub credential: Option<String>,
     /// More connection arguments (timeout, proxy_host, ...), as JSON or @FILE (JSON or YAML)
     #[arg(long, value_name = "JSON|@FILE")]
     pub connection_args: Option<String>,
@@ -281,6 +284,16 @@ impl LoginArgs {
         if let Some(more) = &self.connection_args {
             args.extend(object("--connection-args", more)?);
         }
+        if let Some(reference) = &self.credential {
+            let reference = if reference.trim_start().starts_with('{') {
+                Value::Object(object("--credential", reference)?)
+            } else {
+                Value::from(reference.as_str())
+            };
+            // The secret brings both: what the profile says would only be overruled.
+            args.retain(|key, _| !matches!(key.as_str(), "username" | "password"));
+            args.insert("credential_ref".into(), reference);
+        }
         for (key, value) in [("device_type", &self.device_type), ("username", &self.username)] {
             if let Some(value) = value {
                 args.insert(key.into(), value.as_str().into());
@@ -291,7 +304,9 @@ impl LoginArgs {
             ("secret", "NETPULSE_DEVICE_SECRET"),
             ("passphrase", "NETPULSE_DEVICE_PASSPHRASE"),
         ] {
-            if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
+            let overruled = key == "password" && self.credential.is_some();
+            if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty() && !overruled)
+            {
                 args.insert(key.into(), value.into());
             }
         }
@@ -393,6 +408,27 @@ mod tests {
         let body = request(&["--config", "{\"id\": 7}", "-R", "vlan {{ id }}"]).unwrap();
         assert_eq!(body["config"], json!({"id": 7}));
         assert_eq!(body["rendering"]["template"], "vlan {{ id }}");
+    }
+
+    #[test]
+    fn a_credential_takes_the_place_of_user_and_password() {
+        #[derive(Parser)]
+        struct Login {
+            #[command(flatten)]
+            login: LoginArgs,
+        }
+        let ui = Ui::new(crate::ui::Format::Json);
+        let profile = json!({"username": "me", "password": "mine", "device_type": "cisco_ios"});
+        let args = |reference: &str| {
+            let line = Login::try_parse_from(["x", "--credential", reference]).unwrap();
+            line.login.connection_args(&ui, profile.as_object().unwrap(), "sw1", true).map(Value::Object)
+        };
+        assert_eq!(
+            args("sites/hq").unwrap(),
+            json!({"device_type": "cisco_ios", "credential_ref": "sites/hq"})
+        );
+        assert_eq!(args("{path: a, provider: env}").unwrap()["credential_ref"]["provider"], "env");
+        assert!(Login::try_parse_from(["x", "--credential", "a", "--password", "b"]).is_err());
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl Ui {
         }
     }
 
+    /// The same with another format, where one is given.
+    pub fn with_format(&self, format: Option<Format>) -> Self {
+        Self { format: format.unwrap_or(self.format), ..*self }
+    }
+
     /// Whether a person can be asked.
     pub fn can_ask(&self) -> bool {
         std::io::stdin().is_terminal() && self.err_is_terminal
@@ -200,6 +205,16 @@ impl Ui {
         bar
     }
 
+    /// A bar that counts bytes; hidden when nobody looks.
+    pub fn transfer(&self, total: u64, what: &str) -> ProgressBar {
+        let bar = self.progress(total, what);
+        let style = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar
+    }
+
     /// Asks for yes or no; anything but yes is no.
     pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
         let term = Term::stderr();
@@ -236,7 +251,8 @@ fn width_of(term: &Term) -> Option<u16> {
 }
 
 /// Columns that are copied and pasted, so that they are never broken into two lines.
-const WHOLE: &[&str] = &["ID", "JOB", "STATUS", "DEVICE", "PLATFORM", "SSH", "KEY"];
+const WHOLE: &[&str] =
+    &["ID", "JOB", "STATUS", "DEVICE", "PLATFORM", "SSH", "KEY", "PLUGIN", "VERSION", "LOCATION"];
 
 fn render_table(header: &[&str], rows: Vec<Vec<Text>>, width: Option<u16>, color: bool) -> String {
     let mut table = Table::new();

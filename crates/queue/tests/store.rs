@@ -166,3 +166,52 @@ async fn names_with_odd_characters_read_back() {
         assert_eq!(job(&*queue, before.id).await, before);
     }
 }
+
+#[tokio::test]
+async fn promise_12_receivers_are_sealed_at_rest_until_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = open(folder.path(), Options::default());
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    let notify = format!("https://hook/{SECRET}").into_bytes();
+    for job in [change("sw1"), query("sw1")] {
+        accept(&*queue, NewJob { notify: Some(notify.clone()), ..job }).await;
+    }
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let taken = claim(&*queue, &lease).await;
+    queue.complete(&taken.token, applied()).await.unwrap();
+    assert!(!on_disk(folder.path(), SECRET), "neither before the end nor in the outbox");
+    let due = queue.deliveries(10, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(due.deliveries[0].notify, notify);
+    let delivery = &due.deliveries[0];
+    queue.settle(delivery.id, delivery.epoch, netpulse_queue::Delivered::Done(None)).await.unwrap();
+    queue.close().await;
+    let db = rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap();
+    let left: i64 = db.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+/// A store of the version before the outbox opens, keeps its jobs, and has one from then on.
+#[tokio::test]
+async fn a_store_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = open(folder.path(), Options::default());
+    let waiting = accept(&*queue, secret(change("sw1"))).await;
+    queue.close().await;
+    let db = rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap();
+    db.execute_batch("DROP TABLE outbox; ALTER TABLE payloads DROP COLUMN notify; PRAGMA user_version = 1")
+        .unwrap();
+    drop(db);
+    let queue = open(folder.path(), Options::default());
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    accept(&*queue, NewJob { notify: Some(b"me".to_vec()), ..change("sw1") }).await;
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    for expected in [Some(waiting.id), None] {
+        let taken = claim(&*queue, &lease).await;
+        assert!(expected.is_none_or(|id| id == taken.job.id));
+        queue.complete(&taken.token, applied()).await.unwrap();
+    }
+    let due = queue.deliveries(10, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(due.deliveries.len(), 1);
+    queue.close().await;
+    open(folder.path(), Options::default()).close().await;
+}

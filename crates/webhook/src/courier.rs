@@ -168,6 +168,13 @@ struct Message {
     until: Instant,
 }
 
+impl Message {
+    /// When it has waited for long enough, with time to say so before its claim ends.
+    fn give_up(&self) -> Instant {
+        self.until - 2 * MARGIN
+    }
+}
+
 /// What a task of the courier came to.
 enum Ended {
     Asked(Result<Due, QueueError>, Instant),
@@ -203,10 +210,10 @@ impl Run {
             }
         }
         // What has not begun is put back at once; what flies may land.
-        for (_, mut lane) in std::mem::take(&mut self.lanes) {
-            while let Some((message, _)) = lane.put_back(1) {
-                self.put_back(message, Duration::ZERO);
-            }
+        let waiting: Vec<Message> =
+            std::mem::take(&mut self.lanes).into_values().flat_map(Lane::into_waiting).collect();
+        for message in waiting {
+            self.put_back(message, Duration::ZERO);
         }
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok(Ended::Asked(Ok(due), _)) = ended {
@@ -219,21 +226,22 @@ impl Run {
 
     /// When something has to be looked at, though nothing happens before.
     fn alarm(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
-        let ask = if self.may_ask() { self.ask_at } else { None };
-        let overdue = self.lanes.values().filter_map(Lane::oldest).map(|message| message.until - 2 * MARGIN);
+        let now = Instant::now();
+        let far = now + Duration::from_secs(3600);
+        let ask = if self.may_ask(now) { self.ask_at } else { None };
+        let overdue = self.lanes.values().filter_map(|lane| lane.alarm(Message::give_up));
         ask.into_iter().chain(overdue).min().map_or(far, |at| at.min(far))
     }
 
-    fn may_ask(&self) -> bool {
+    fn may_ask(&self, now: Instant) -> bool {
         let options = &self.shared.options;
         !self.asking
             && self.held < 2 * options.concurrency.max(1)
-            && !self.lanes.values().any(|lane| lane.soon_free(options.per_receiver))
+            && !self.lanes.values().any(|lane| lane.soon_free(options.per_receiver, now))
     }
 
     fn ask(&mut self, now: Instant) {
-        if !self.may_ask() || self.ask_at.is_none_or(|at| at > now) {
+        if !self.may_ask(now) || self.ask_at.is_none_or(|at| at > now) {
             return;
         }
         self.asking = true;
@@ -330,13 +338,13 @@ impl Run {
         self.shared.counts.flying.store(self.flying as u64, Ordering::Relaxed);
     }
 
-    /// Gives back what has waited so long for its receiver that its claim is about to end.
+    /// Gives back what waits in vain: for a receiver that is stuck, or until its claim is about to end.
     fn put_back_overdue(&mut self, now: Instant) {
         let most = self.shared.options.per_receiver;
         let mut overdue = Vec::new();
         for lane in self.lanes.values_mut() {
-            while lane.oldest().is_some_and(|message| message.until <= now + 2 * MARGIN) {
-                overdue.extend(lane.put_back(most));
+            while let Some(put_back) = lane.in_vain(most, now, Message::give_up) {
+                overdue.push(put_back);
             }
         }
         for (message, delay) in overdue {

@@ -113,11 +113,11 @@ impl World {
         let node = Node::start(NodeParts {
             serves,
             metrics: Metrics::default(),
-            credentials: netpulse_plugin::Credentials::default(),
             templates: Arc::new(BuiltInTemplates::new(&config.template, None)),
             config: Arc::new(config),
             queue: queue.clone(),
             drivers: Drivers::new(vec![Arc::new(Gate(gate.clone()))]),
+            credentials: netpulse_plugin::Credentials::default(),
         })
         .await
         .unwrap();

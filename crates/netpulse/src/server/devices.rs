@@ -7,14 +7,14 @@ use netpulse_config::Config;
 use netpulse_driver::connect::ConnectSettings;
 use netpulse_driver::netmiko::Netmiko;
 use netpulse_driver::paramiko::Paramiko;
-use netpulse_plugin::{Driver, Drivers};
+use netpulse_plugin::Driver;
 use netpulse_session::platform::Registry;
 use netpulse_session::transport::hostkeys::{HostKeyPolicy, HostKeys};
 
 use crate::exit::Failure;
 
-/// The built-in drivers under the configuration's limits.
-pub(super) fn drivers(config: &Config) -> Result<Drivers, Failure> {
+/// The built-in drivers under the configuration's limits, each with what it is for.
+pub(super) fn drivers(config: &Config) -> Result<Vec<(Arc<dyn Driver>, &'static str)>, Failure> {
     let known_hosts =
         config.session.known_hosts.clone().unwrap_or_else(|| config.store.path.join("known_hosts"));
     let host_keys = HostKeys::open(known_hosts).map_err(|e| Failure::local(e.to_string()))?;
@@ -36,5 +36,8 @@ pub(super) fn drivers(config: &Config) -> Result<Drivers, Failure> {
     let platforms = platforms.map_err(|e| Failure::usage(e.to_string()))?;
     let netmiko: Arc<dyn Driver> = Arc::new(Netmiko::new(settings.clone(), platforms));
     let paramiko: Arc<dyn Driver> = Arc::new(Paramiko::new(settings));
-    Ok(Drivers::new(vec![netmiko, paramiko]))
+    Ok(vec![
+        (netmiko, "Command lines of network devices over SSH and Telnet"),
+        (paramiko, "Commands on Linux servers over SSH"),
+    ])
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, ServeError, serve};
-use netpulse_plugin::{Scheduler, Templates, Webhooks};
+use netpulse_plugin::{AllTemplates, Drivers, Plugins, Scheduler, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
 use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
@@ -87,6 +87,7 @@ pub(crate) struct Server {
     pub(crate) node_name: String,
     patience: Duration,
     queue: Arc<dyn Queue>,
+    plugins: Plugins,
     node: Option<Node>,
     courier: Option<Courier>,
     api: Option<Api>,
@@ -112,7 +113,12 @@ impl Server {
             return Err(needs_redis(shape));
         }
         let scheduler = scheduler(&config, &[])?;
-        let drivers = devices::drivers(&config)?;
+        let plugins = crate::plugins::registry(&config)?;
+        crate::plugins::list_built_in(&plugins);
+        for (driver, description) in devices::drivers(&config)? {
+            plugins.register_driver(driver, description);
+        }
+        let drivers = Drivers::of(plugins.clone());
         let webhooks = webhooks(&config)?;
         let listener = match (shape.has_api(), config.metrics.port) {
             (true, _) => Some(bind("server", &config.server.host, config.server.port).await?),
@@ -128,7 +134,8 @@ impl Server {
         }
         let queue = store::open(&config, shape, scheduler).await?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
-        let templates: Arc<dyn Templates> = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let built_in = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let templates: Arc<dyn Templates> = Arc::new(AllTemplates::new(built_in, plugins.clone()));
         let credentials = credentials::open(&config)?;
         let mut registry = Registry::with_labels(labels(shape).into_iter());
         let node = match shape.serves() {
@@ -166,6 +173,7 @@ impl Server {
             node_name: node.as_ref().map(|node| node.name().to_owned()).unwrap_or_default(),
             patience: Duration::from_secs(config.worker.drain_timeout),
             queue,
+            plugins,
             node,
             courier,
             api: None,
@@ -252,6 +260,7 @@ impl Server {
         if let Some(Api { http, .. }) = self.api.take().filter(|api| !api.http.is_finished()) {
             let _ = tokio::time::timeout(LAST_ANSWERS, http).await;
         }
+        self.plugins.stop().await;
         self.queue.close().await;
         self.pulse.abort();
     }
