@@ -114,9 +114,7 @@ impl Server {
         }
         let plugins = crate::plugins::registry(&config)?;
         crate::plugins::list_built_in(&plugins);
-        for (driver, description) in devices::drivers(&config)? {
-            plugins.register_driver(driver, description);
-        }
+        devices::drivers(&config, &plugins)?;
         let drivers = Drivers::of(plugins.clone());
         let scheduler = scheduler(&config, &plugins).await?;
         webhooks(&config, &plugins)?;
