@@ -74,7 +74,8 @@ pub(crate) fn folders(config: &Config) -> Vec<PathBuf> {
         &plugin.output,
         &plugin.platform,
     ];
-    let mut folders: Vec<PathBuf> = directory(config).into_iter().chain(own.into_iter().flatten().cloned()).collect();
+    let mut folders: Vec<PathBuf> =
+        directory(config).into_iter().chain(own.into_iter().flatten().cloned()).collect();
     let mut seen = std::collections::BTreeSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
     folders
@@ -82,9 +83,9 @@ pub(crate) fn folders(config: &Config) -> Vec<PathBuf> {
 
 /// `kind/name` taken apart.
 pub(crate) fn kind_and_name(item: &str) -> Result<(Kind, &str), Failure> {
-    let (kind, name) = item
-        .split_once('/')
-        .ok_or_else(|| Failure::usage(format!("`{item}` is no plugin: write kind/name, as in `driver/netmiko`")))?;
+    let (kind, name) = item.split_once('/').ok_or_else(|| {
+        Failure::usage(format!("`{item}` is no plugin: write kind/name, as in `driver/netmiko`"))
+    })?;
     let kind = kind.parse().map_err(|e: netpulse_model::plugin::NoKind| Failure::usage(e.to_string()))?;
     Ok((kind, name))
 }

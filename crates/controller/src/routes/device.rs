@@ -127,7 +127,11 @@ pub(crate) async fn bulk(
     let misses = plugins.misses();
     let prepare = async || {
         let prepare = Arc::clone(&prepare);
-        if large { tokio::task::spawn_blocking(move || prepare()).await.map_err(ApiError::internal)? } else { prepare() }
+        if large {
+            tokio::task::spawn_blocking(move || prepare()).await.map_err(ApiError::internal)?
+        } else {
+            prepare()
+        }
     };
     let mut prepared = prepare().await;
     if plugins.misses() != misses {
