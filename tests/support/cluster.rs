@@ -44,13 +44,17 @@ impl RedisServer {
             .args(["--maxmemory-policy", "noeviction", "--dir"])
             .arg(self.dir.path())
             .args(&self.arguments)
-            .stdout(std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap())
+            .stdout(
+                std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap(),
+            )
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server (Debian package redis-server)");
         self.child = Some(Reaped(child));
         let port = self.port;
-        eventually(20, "redis-server answering", || ask(port, "PING").is_ok_and(|said| said.starts_with("+PONG")));
+        eventually(20, "redis-server answering", || {
+            ask(port, "PING").is_ok_and(|said| said.starts_with("+PONG"))
+        });
     }
 
     /// `kill -9`, and gone.
@@ -148,7 +152,10 @@ impl Process {
         };
         command.arg("--config").arg(self.dir.join("netpulse.yaml"));
         // A worker goes by the name that the test knows it by.
-        command.env("NETPULSE_WORKER__NODE", &self.name).env_remove("NETPULSE_CONFIG_FILE").current_dir(&self.dir);
+        command
+            .env("NETPULSE_WORKER__NODE", &self.name)
+            .env_remove("NETPULSE_CONFIG_FILE")
+            .current_dir(&self.dir);
         command
     }
 
@@ -165,7 +172,8 @@ impl Process {
         };
         // Somebody has to read what else it prints.
         std::thread::spawn(move || lines.for_each(drop));
-        let url = line.split_whitespace().find_map(|w| w.find("http://").map(|at| &w[at..])).unwrap_or_default();
+        let url =
+            line.split_whitespace().find_map(|w| w.find("http://").map(|at| &w[at..])).unwrap_or_default();
         self.url = url.trim_end_matches([')', '/']).trim_end_matches("/metrics").to_owned();
     }
 
@@ -300,7 +308,8 @@ impl Client {
                 let urls = self.urls.lock().unwrap();
                 urls[turn % urls.len()].clone()
             };
-            let mut request = self.http.request(method.clone(), format!("{url}{path}")).header("X-API-KEY", KEY);
+            let mut request =
+                self.http.request(method.clone(), format!("{url}{path}")).header("X-API-KEY", KEY);
             if let Some(body) = body {
                 request = request.json(body).header("Idempotency-Key", &key);
             }
@@ -309,7 +318,9 @@ impl Client {
                 Ok(reply) => {
                     let status = reply.status().as_u16();
                     match reply.text().await {
-                        Ok(text) => return (status, serde_json::from_str(&text).unwrap_or(Value::String(text))),
+                        Ok(text) => {
+                            return (status, serde_json::from_str(&text).unwrap_or(Value::String(text)));
+                        }
                         Err(error) => seen = error.to_string(),
                     }
                 }
