@@ -22,6 +22,7 @@ mod format;
 mod functions;
 mod getters;
 mod group_functions;
+mod inputs;
 mod ip;
 mod line;
 mod literal;
