@@ -65,8 +65,9 @@ impl Field {
             "127.1.",
         )
         .await?;
+        let folder = dir.path().to_owned();
         let process = |name: &str, words: &[&str]| -> anyhow::Result<Command> {
-            let home = dir.path().join(name);
+            let home = folder.join(name);
             std::fs::create_dir_all(&home)?;
             let file = home.join("netpulse.yaml");
             let yaml = format!(
