@@ -43,14 +43,15 @@ use serde_json::json;
 /// One history: load and faults for `time`, then peace, then the judgement.
 async fn history(engine: Engine, seed: u64, time: Duration) {
     let began = Instant::now();
-    let dir = tempfile::Builder::new().prefix("netpulse-faults-").tempdir().unwrap();
+    // Kept when this fails, however it does.
+    let dir = tempfile::Builder::new().prefix("netpulse-faults-").tempdir().unwrap().keep();
     let mut random = Random::new(seed);
     let plan = Plan { enable: String::new(), ..Plan::of("cisco_ios", 6) };
     let running = Simulator::start(plan).unwrap();
     // Slow enough that changes are in the middle of something when the fault comes.
     running.set_faults(&Faults { latency_ms: 30, ..Faults::default() });
     let receiver = Receiver::start().await;
-    let fleet = Arc::new(Fleet::start(engine, dir.path()).await);
+    let fleet = Arc::new(Fleet::start(engine, &dir).await);
     let history = Arc::new(History::new());
     let urls = fleet.controllers.iter().map(|(_, url)| url.clone()).collect();
     let clients = Clients::new(urls, receiver.url("/ok"), Arc::clone(&history));
@@ -87,7 +88,7 @@ async fn history(engine: Engine, seed: u64, time: Duration) {
     );
     let mistakes = history.mistakes();
     if !mistakes.is_empty() {
-        let at = dir.keep();
+        let at = &dir;
         std::fs::write(at.join("history.txt"), history.text()).unwrap();
         let journal: String = running
             .journal()
@@ -105,6 +106,8 @@ async fn history(engine: Engine, seed: u64, time: Duration) {
         );
     }
     assert!(summary.jobs > 0 && summary.webhooks > 0);
+    drop(fleet);
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 fn seed() -> u64 {

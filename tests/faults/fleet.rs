@@ -224,17 +224,36 @@ impl Fleet {
         }
     }
 
+    /// Whether a node of that name lives, as a controller sees it.
+    async fn lives(&self, name: &str) -> bool {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().unwrap();
+        for (_, url) in &self.controllers {
+            if let Ok(reply) = http.get(format!("{url}/nodes")).header("X-API-KEY", KEY).send().await
+                && let Ok(nodes) = reply.json::<Vec<serde_json::Value>>().await
+            {
+                return nodes.iter().any(|node| node["name"] == name && node["state"] == "ready");
+            }
+        }
+        false
+    }
+
     /// A second node of the first one's name has to be refused, and to end.
     pub async fn duplicate_node(&self) -> Result<(), String> {
-        let Some((first, proxy)) = self.nodes.first() else { return Ok(()) };
+        let Some((first, _)) = self.nodes.first() else { return Ok(()) };
         let name = first.lock().name.clone();
+        let until = Instant::now() + Duration::from_secs(15);
+        while !self.lives(&name).await {
+            if Instant::now() > until {
+                return Err(format!("`{name}` does not come back"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let twin_dir = self.dir.join("twin");
         std::fs::create_dir_all(&twin_dir).unwrap();
         let text = std::fs::read_to_string(self.dir.join(format!("{name}.yaml"))).unwrap();
         let own = self.dir.join(&name).display().to_string();
         let file = self.dir.join("twin.yaml");
         std::fs::write(&file, text.replace(&own, &twin_dir.display().to_string())).unwrap();
-        let _ = proxy;
         let file = file.display().to_string();
         let mut twin = Process::new("twin", &self.dir, PROGRAM, &["worker", "node", "--config", &file]);
         twin.launch();

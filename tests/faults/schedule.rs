@@ -53,12 +53,20 @@ pub async fn run(fleet: Arc<Fleet>, history: Arc<History>, mut random: Random, u
     };
     while Instant::now() < until {
         tokio::time::sleep(random.millis(300, 1800)).await;
-        let first = inject(&fleet, &history, deal(&mut random), random.next());
-        if random.percent(25) {
-            let second = inject(&fleet, &history, deal(&mut random), random.next());
-            tokio::join!(first, second);
-        } else {
-            first.await;
+        let (first, second) = (deal(&mut random), random.percent(25).then(|| deal(&mut random)));
+        let alone = [Some(first), second].contains(&Some(Fault::DuplicateNode));
+        let one = inject(&fleet, &history, first, random.next());
+        match second {
+            // That a name is taken can only be told while its node is left alone.
+            Some(second) if !alone => {
+                let other = inject(&fleet, &history, second, random.next());
+                tokio::join!(one, other);
+            }
+            Some(second) => {
+                one.await;
+                inject(&fleet, &history, second, random.next()).await;
+            }
+            None => one.await,
         }
     }
 }

@@ -202,7 +202,7 @@ fn start(
             // It was still waiting for its store: nothing has begun.
             () = stop.asked() => return Ok(Exit::Ok),
         };
-        ui.line(&ready(shape, &server));
+        ui.announce(&ready(shape, &server));
         let ended = tokio::select! {
             () = stop.asked() => Ok(()),
             ended = server.ended() => ended,
