@@ -322,7 +322,8 @@ async fn redis(config: &Config) -> Vec<Seen> {
         Ok(mut options) => {
             // A name of its own: nothing of a process that runs is taken over.
             options.instance = format!("doctor {}", uuid::Uuid::new_v4());
-            options.placer = netpulse_scheduler::choose(&config.worker.scheduler, &[]).ok().map(store::placer);
+            options.placer =
+                netpulse_scheduler::choose(&config.worker.scheduler, &[]).ok().map(store::placer);
             options
         }
         Err(failure) => return vec![bad(AREA, failure.what, "correct it")],

@@ -146,6 +146,11 @@ pub(crate) fn list_built_in(plugins: &Plugins) {
         plugins.register(kind, name, description, Implementation::Listed);
     }
     for scheduler in netpulse_scheduler::built_in() {
-        plugins.register(Kind::Scheduler, scheduler.name(), "Chooses nodes for devices", Implementation::Listed);
+        plugins.register(
+            Kind::Scheduler,
+            scheduler.name(),
+            "Chooses nodes for devices",
+            Implementation::Listed,
+        );
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use netpulse_model::{ConnectionArgs, CredentialRef, ErrorCode, ErrorInfo};
 
-use crate::{CredentialManager, CredentialProvider, Failed, Implementation, Kind, PluginError, Plugins, SecretValues};
+use crate::{
+    CredentialManager, CredentialProvider, Failed, Implementation, Kind, PluginError, Plugins, SecretValues,
+};
 
 /// What clients of the early API call the provider for HashiCorp Vault.
 const VAULT_ALIAS: (&str, &str) = ("vault", "vault_kv");
@@ -62,7 +64,9 @@ impl Credentials {
             }
         }
         let by_name = providers.into_iter().map(|p| (p.name().to_owned(), p)).collect();
-        Self { inner: Some(Arc::new(Inner { default: canonical(default), names: allowed, by_name, plugins })) }
+        Self {
+            inner: Some(Arc::new(Inner { default: canonical(default), names: allowed, by_name, plugins })),
+        }
     }
 
     /// Whether references are served at all.
