@@ -212,9 +212,10 @@ async fn the_list_says_what_there_is_and_what_is_wrong_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_file_in_the_plugin_folder_is_a_platform() {
     let (mut server, folder) = server(&[], "");
-    let test = json!({"driver": "netmiko", "connection_args": {"device_type": "acme_os", "host": "127.0.0.1", "port": 1}});
+    let test = json!({"driver": "netmiko", "connection_args": {"device_type": "acme_os", "host": "127.0.0.1", "port": 1, "username": "u", "password": "pass"}});
     let (status, said) = server.post("/device/test", &test).await;
     assert_eq!(status, 400, "{said}");
+    assert!(said.to_string().contains("no platform is called `acme_os`"), "{said}");
     let yaml = "name: acme_os\nextends: cisco_ios\ndescription: Acme\nverified: facts\n";
     std::fs::write(folder.path().join("acme_os.yaml"), yaml).unwrap();
     std::fs::write(
