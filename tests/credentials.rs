@@ -419,6 +419,44 @@ async fn secrets_are_looked_after_below_credential_vault() {
     assert_eq!((status, &answer["code"]), (503, &json!(-1)), "{answer}");
 }
 
+/// `scripts/test` installs the client and names its Python; without it there is nothing to drive.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_client_sends_references() {
+    const SCRIPT: &str = r#"
+import sys
+from netpulse_sdk import NetPulseClient
+url, key, port = sys.argv[1:]
+args = {"device_type": "cisco_ios", "port": int(port)}
+np = NetPulseClient(base_url=url, api_key=key, driver="netmiko", default_connection_args=args,
+                    default_credential={"name": "vault_kv", "ref": "sites/hq"})
+job = np.collect("127.0.0.1", command="show version")
+assert job.first().ok and "Cisco" in job.first().stdout, job.to_json()
+group = np.collect(["127.0.0.1"], command="show clock", credential={"name": "vault_kv", "ref": "sites/hq"})
+group.wait(timeout=60)
+assert group.all_ok, group.to_dict()
+seen = np.test_connection("127.0.0.1", credential={"name": "vault_kv", "ref": "sites/hq"})
+assert seen.ok, seen
+lost = np.test_connection("127.0.0.1", credential={"name": "vault_kv", "ref": "nope"})
+assert not lost.ok and "Secret not found" in lost.error, lost
+print("all ok")
+"#;
+    let Ok(python) = std::env::var("NETPULSE_TEST_PYTHON") else {
+        eprintln!("skipped: NETPULSE_TEST_PYTHON names no Python with netpulse-sdk (scripts/test sets it)");
+        return;
+    };
+    let (running, vault) = (devices(1, "pw-from-vault"), Vault::start().await);
+    vault.put("kv", "sites/hq", json!({"username": "ops", "password": "pw-from-vault"}));
+    let server = Server::start(&section(&vault, "cache_ttl: 30"));
+    let port = running.device(0).ssh.unwrap().port().to_string();
+    let output = tokio::process::Command::new(python)
+        .args(["-c", SCRIPT, &server.url, KEY, &port])
+        .output()
+        .await
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("all ok"), "{out}\n{err}\n{}", server.log());
+}
+
 /// Everything that leaves the server or stays behind it, by name. Another kind of output is one
 /// more line.
 async fn outputs(server: &Server, jobs: &[String]) -> Vec<(String, String)> {

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 const NETPULSE: &str = env!("CARGO_BIN_EXE_netpulse");
 const COMPONENT: &str = "example.org/drivers/acme";
 
+/// `user:pass-word` as htpasswd writes it.
+const HTPASSWD: &str = "user:$2b$04$nOPPBAUyGuLfbkGcgYNJfOdqRBs23vD5yhoX6Z3qk5uFdR8EoKHB.\n";
+
 fn script(version: &str) -> String {
     format!(
         "#!/bin/sh\n[ \"$1\" = capabilities ] || exit 2\necho '{{\"version\":\"{version}\",\"type\":{{\"acme\":[\"driver\"]}}}}'\n"
@@ -108,10 +111,15 @@ struct Registry {
 
 impl Registry {
     fn start(desk: &Desk) -> Self {
+        Self::start_with(desk, "")
+    }
+
+    /// With more lines of configuration.
+    fn start_with(desk: &Desk, more: &str) -> Self {
         desk.write(
             "registry.yml",
             &format!(
-                "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
+                "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n{more}",
                 desk.at("registry").display()
             ),
         );
@@ -222,6 +230,46 @@ fn a_required_signature_is_required() {
 }
 
 #[test]
+fn credentials_may_be_kept_by_a_helper() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    desk.write("htpasswd", HTPASSWD);
+    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", desk.at("htpasswd").display());
+    let registry = Registry::start_with(&desk, &auth);
+    std::fs::create_dir_all(desk.at(".docker")).unwrap();
+    desk.write(".docker/config.json", "{\"credsStore\": \"test\"}");
+    desk.run("plugin pack constructor.yaml --version 0.2.0 --output acme.ctf").ok();
+    let path = format!("{}:{}", desk.folder.path().display(), std::env::var("PATH").unwrap());
+    let push = || {
+        let words = ["plugin", "push", "acme.ctf", &format!("http://{}/p", registry.address)];
+        Ended::of(desk.command(NETPULSE).env("PATH", &path).args(words).output().unwrap())
+    };
+    push().fails(4, "kept by docker-credential-test: it cannot be run");
+    for (helper, result) in [
+        (
+            "read host; echo 'credentials not found in native keychain'; exit 1",
+            Err("no credentials for it were found"),
+        ),
+        ("read host; echo hunter2; exit 3", Err("it ended with exit status: 3")),
+        ("echo hunter2", Err("not what a helper says")),
+        (
+            "read host; echo '{\"ServerURL\":\"'$host'\",\"Username\":\"user\",\"Secret\":\"pass-word\"}'",
+            Ok(()),
+        ),
+    ] {
+        desk.write("docker-credential-test", &format!("#!/bin/sh\n[ \"$1\" = get ] || exit 9\n{helper}\n"));
+        std::fs::set_permissions(desk.at("docker-credential-test"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+        let ended = push();
+        assert!(!format!("{ended:?}").contains("hunter2"), "promise 12: {ended:?}");
+        match result {
+            Ok(()) => drop(ended.ok()),
+            Err(said) => ended.fails(4, said),
+        }
+    }
+}
+
+#[test]
 fn no_space_leaves_nothing_behind() {
     let desk = Desk::new();
     desk.write("acme", &format!("{}# {}\n", script("0.2.0"), "x".repeat(1024 * 1024)));
@@ -306,7 +354,7 @@ fn an_interrupted_download_leaves_nothing_behind() {
             // Nobody could tidy up: the next command does.
             assert_eq!(desk.installed().len(), 1, "{:?}", desk.installed());
         } else {
-            ended.fails(130, "nothing is left behind");
+            ended.fails(130, "nothing half done is left behind");
             assert!(desk.installed().is_empty(), "{:?}", desk.installed());
         }
     }

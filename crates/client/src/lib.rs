@@ -26,7 +26,7 @@ use std::time::Duration;
 use netpulse_model::JobId;
 use netpulse_model::api::{
     BulkBody, BulkResponse, CancelResponse, ExecBody, HealthResponse, JobInResponse, NameResponse,
-    StatsResponse, TemplateBody, TestBody, TestResponse, WhyResponse,
+    StatsResponse, TemplateBody, TestBody, TestResponse, WhyResponse, PluginInfo,
 };
 use netpulse_model::worker::WorkerRecord;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -367,6 +367,31 @@ impl Client {
     /// As every call: [`ClientError`].
     pub async fn parse(&self, body: &TemplateBody) -> Result<Value, ClientError> {
         self.read(self.request(Method::POST, &["/template/parse"], &Vec::new()).json(body)).await
+    }
+
+    /// The plugins of every kind.
+    ///
+    /// # Errors
+    /// As every call: [`ClientError`].
+    pub async fn plugins(&self) -> Result<Vec<PluginInfo>, ClientError> {
+        self.read(self.request(Method::GET, &["/plugins"], &Vec::new())).await
+    }
+
+    /// The plugins of a kind and name: the one that counts first.
+    ///
+    /// # Errors
+    /// As every call: [`ClientError`]; 404 when there is none.
+    pub async fn plugin(&self, kind: &str, name: &str) -> Result<Vec<PluginInfo>, ClientError> {
+        let path = ["/plugins/", &escaped(kind), "/", &escaped(name)];
+        self.read(self.request(Method::GET, &path, &Vec::new())).await
+    }
+
+    /// Lets the server look into its plugin folders again.
+    ///
+    /// # Errors
+    /// As every call: [`ClientError`].
+    pub async fn reload_plugins(&self) -> Result<Vec<PluginInfo>, ClientError> {
+        self.read(self.request(Method::POST, &["/plugins/reload"], &Vec::new())).await
     }
 
     /// Whether the server is well.

@@ -222,10 +222,52 @@ sections! {
         dir: Option<PathBuf> = None, Rule::ExistingFolder;
     }
 
-    /// Plugins that are programs of their own.
+    /// Plugins that are programs of their own. Folders are searched with all below them.
     plugin: Plugin {
+        /// Whether there are any; `false` runs no program and knows what is built in alone.
+        external: bool = true;
         /// Folder of plugins of every kind; `~/.config/netpulse/plugins` when absent.
         directory: Option<PathBuf> = None;
+        /// Folder of drivers.
+        driver: Option<PathBuf> = None;
+        /// Folder of renderers and parsers.
+        template: Option<PathBuf> = None;
+        /// Folder of webhooks.
+        webhook: Option<PathBuf> = None;
+        /// Folder of schedulers.
+        scheduler: Option<PathBuf> = None;
+        /// Folder of credential providers.
+        credential: Option<PathBuf> = None;
+        /// Folder of pipeline providers.
+        provider: Option<PathBuf> = None;
+        /// Folder of pipeline inputs.
+        input: Option<PathBuf> = None;
+        /// Folder of checks.
+        check: Option<PathBuf> = None;
+        /// Folder of assistants.
+        assistant: Option<PathBuf> = None;
+        /// Folder of outputs.
+        output: Option<PathBuf> = None;
+        /// Folder of platform files, beside `platform.dir`.
+        platform: Option<PathBuf> = None;
+        /// Built-in plugins that an external one of the same name replaces (`driver/netmiko`).
+        r#override: Vec<String> = Vec::new();
+        /// `kind/name` to the file name that wins when several plugins have that name.
+        prefer: BTreeMap<String, String> = BTreeMap::new();
+        /// A plugin's own settings: its file's name or id to a JSON or YAML text, or `file:` and the path of one.
+        config: BTreeMap<String, String> = BTreeMap::new(), Rule::Secret;
+        /// Further environment variables that plugins see.
+        environment: Vec<String> = Vec::new();
+        /// Seconds that a plugin lives without work; 0 for ever.
+        idle_timeout: u64 = 3600, Rule::Range(0, 30 * DAY);
+        /// Seconds for a plugin to come up.
+        start_timeout: u64 = 30, Rule::Range(1, 3600);
+        /// Bytes that one answer of a plugin may have.
+        max_answer: usize = 64 * 1024 * 1024, Rule::Range(1024, 16 * 1024 * MIB);
+        /// Bytes of memory of its own that a plugin's process may have; 0 for any.
+        max_memory: u64 = 2 * 1024 * 1024 * 1024, Rule::Range(0, 1024 * 1024 * MIB);
+        /// Folder for the plugins' sockets; the user's runtime folder, or the one for temporary files, when absent.
+        runtime_dir: Option<PathBuf> = None, Rule::ExistingFolder;
         /// Public keys (PEM files, ed25519) whose signatures on plugins count; empty means none.
         keys: Vec<PathBuf> = Vec::new(), Rule::ExistingFile;
         /// Whether a plugin is installed only when one of `keys` signed it.

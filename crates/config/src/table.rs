@@ -142,6 +142,17 @@ impl<T: Typed> Typed for Option<T> {
     const OPTIONAL: bool = true;
 }
 
+/// A field's name without the mark of a name that the language keeps for itself.
+pub(crate) const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', rest @ ..] => match std::str::from_utf8(rest) {
+            Ok(plain) => plain,
+            Err(_) => name,
+        },
+        _ => name,
+    }
+}
+
 /// One listing of every section and key: makes the structs, their defaults, a `Debug` that masks
 /// secrets, and the table. After a section's keys, `with { ... }` holds sections inside it.
 macro_rules! sections {
@@ -193,7 +204,7 @@ macro_rules! sections {
         pub const KEYS: &[Key] = &[$(
             $(Key {
                 section: stringify!($section),
-                name: stringify!($key),
+                name: crate::table::plain(stringify!($key)),
                 kind: <$ty as Typed>::KIND,
                 optional: <$ty as Typed>::OPTIONAL,
                 doc: concat!($($doc),+),

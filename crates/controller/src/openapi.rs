@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 
 use crate::reply;
-use crate::routes::{credential, device, events, jobs, nodes, system, template, why, workers};
+use crate::routes::{credential, device, events, jobs, nodes, plugins, system, template, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use crate::routes::{credential, device, events, jobs, nodes, system, template, w
         credential::test, credential::create, credential::read, credential::delete, credential::list,
         credential::metadata, credential::batch_read,
         template::render, template::render_named, template::parse, template::parse_named,
+        plugins::list, plugins::one, plugins::reload,
         system::health, system::live, system::ready, system::stats, system::metrics,
     ),
     components(schemas(netpulse_model::api::GapBody)),
@@ -33,6 +34,7 @@ use crate::routes::{credential, device, events, jobs, nodes, system, template, w
         (name = "workers", description = "Who does the work"),
         (name = "credential", description = "Look after secrets in Vault"),
         (name = "template", description = "Render and parse without a device"),
+        (name = "plugins", description = "What NetPulse is made of, and what was added"),
         (name = "system", description = "How the server is"),
     ),
     security(("key" = [])),

@@ -21,11 +21,16 @@ use crate::error::ApiError;
 ///
 /// # Errors
 /// 400 in upstream's words, with the names that exist.
-pub(crate) fn driver<'a>(app: &'a App, name: &str) -> Result<&'a Arc<dyn Driver>, ApiError> {
+pub(crate) fn driver(app: &App, name: &str) -> Result<Arc<dyn Driver>, ApiError> {
     app.drivers.get(name).ok_or_else(|| {
         ApiError::bad(format!("Unsupported driver: {name}"))
             .with("supported", app.drivers.names().into_iter().map(Value::from).collect::<Vec<_>>())
     })
+}
+
+/// Looks into the plugin folders for a driver that nobody knows yet.
+pub(crate) async fn known(app: &App, name: &str) {
+    app.drivers.find(name).await;
 }
 
 /// 400 unless the connection arguments name a host.

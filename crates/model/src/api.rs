@@ -535,3 +535,33 @@ pub struct CredentialPaths {
     #[serde(default)]
     pub show_password: bool,
 }
+
+/// A plugin, as `GET /plugins` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct PluginInfo {
+    /// `driver`, `template-renderer`, `webhook`, ...; none for a file that could not say what it is.
+    pub kind: Option<String>,
+    /// The name that requests use, or the file's.
+    pub name: String,
+    /// `<who>/<kind>/<name>/v<n>`.
+    pub id: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// `built-in` or `external`.
+    pub source: String,
+    /// The file of an external one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `declared` (starts at its first call), `started`, or `failed`.
+    pub state: String,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// What it can do beyond the least.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// How often its process was started.
+    #[serde(default)]
+    pub starts: u64,
+}

@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod fields;
 pub mod job;
+pub mod plugin;
 pub mod request;
 pub mod result;
 pub mod secret;

@@ -113,6 +113,21 @@ impl Api {
         Ok(ids.iter().map(ToString::to_string).collect())
     }
 
+    /// The plugins of every kind.
+    pub async fn plugins(&self) -> Result<Vec<Value>, Failure> {
+        self.client.plugins().await.map_err(told)?.iter().map(json).collect()
+    }
+
+    /// The plugins of a kind and name.
+    pub async fn plugin(&self, kind: &str, name: &str) -> Result<Vec<Value>, Failure> {
+        self.client.plugin(kind, name).await.map_err(told)?.iter().map(json).collect()
+    }
+
+    /// The plugins after another look into the folders.
+    pub async fn reload_plugins(&self) -> Result<Vec<Value>, Failure> {
+        self.client.reload_plugins().await.map_err(told)?.iter().map(json).collect()
+    }
+
     /// The workers.
     pub async fn workers(&self, filter: &WorkerFilter) -> Result<Vec<Value>, Failure> {
         self.client.workers(filter).await.map_err(told)?.iter().map(json).collect()

@@ -25,6 +25,7 @@ mod parse;
 mod payload;
 mod platforms;
 mod plugin;
+mod plugins;
 mod profile;
 mod render;
 mod serve;
@@ -151,6 +152,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: it is started with every plugin, and must be quick.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == plugins::GUARD) {
+        let status = netpulse_plugin::guard::run(arguments);
+        return ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX));
+    }
     let mut cli = Cli::parse();
     cli.global = cli.global.with_environment(|name| std::env::var(name).ok());
     let ui = Ui::new(plugin::format_or_place(Some(&cli.global.output)).0.unwrap_or_default());

@@ -1,16 +1,18 @@
 //! The driver kind: how to reach a device and what to do there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use netpulse_model::plugin::Kind;
 use netpulse_model::request::Strategy;
 use netpulse_model::{
     ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, FieldError, Outcome,
 };
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+
+use crate::registry::{Implementation, Plugins};
 
 /// A driver: validates requests for its devices and opens sessions to them.
 #[async_trait]
@@ -144,28 +146,53 @@ pub trait DriverSession: Send {
     async fn close(&mut self);
 }
 
-/// The drivers by name.
+/// The drivers by name: those built in, and behind them those that are programs of their own.
+/// A job keeps the driver that it was given, whatever is reloaded meanwhile.
 #[derive(Clone, Default)]
 pub struct Drivers {
-    by_name: Arc<BTreeMap<String, Arc<dyn Driver>>>,
+    plugins: Plugins,
 }
 
 impl Drivers {
-    /// A registry of these drivers; a later one of the same name replaces an earlier one.
+    /// A registry of these drivers alone; a later one of the same name replaces an earlier one.
     #[must_use]
     pub fn new(drivers: Vec<Arc<dyn Driver>>) -> Self {
-        Self { by_name: Arc::new(drivers.into_iter().map(|d| (d.name().to_owned(), d)).collect()) }
+        let plugins = Plugins::without_external();
+        for driver in drivers {
+            plugins.register_driver(driver, "");
+        }
+        Self { plugins }
     }
 
-    /// The driver of that name.
+    /// The drivers of that registry.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn Driver>> {
-        self.by_name.get(name)
+    pub fn of(plugins: Plugins) -> Self {
+        Self { plugins }
     }
 
-    /// All names, sorted.
+    /// The driver of that name, as far as is known now. [`Drivers::find`] looks further.
     #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        self.by_name.keys().map(String::as_str).collect()
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Driver>> {
+        self.plugins.driver(name)
+    }
+
+    /// The driver of that name; looks into the plugin folders when nobody knows it yet.
+    pub async fn find(&self, name: &str) -> Option<Arc<dyn Driver>> {
+        match self.plugins.find(Kind::Driver, name).await? {
+            Implementation::Driver(driver) => Some(driver),
+            _ => None,
+        }
+    }
+
+    /// All names known now, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.plugins.names(Kind::Driver)
+    }
+
+    /// The registry that they stand in.
+    #[must_use]
+    pub fn plugins(&self) -> &Plugins {
+        &self.plugins
     }
 }

@@ -11,6 +11,9 @@ pub trait Templates: Send + Sync + 'static {
     /// The parsers' names.
     fn parsers(&self) -> Vec<String>;
 
+    /// Looks for engines that were not known so far. May take seconds; for a thread of its own.
+    fn look_again(&self) {}
+
     /// Renders `call.template` with `call.context`.
     ///
     /// # Errors

@@ -183,10 +183,17 @@ async fn promise_15_hostile_component_versions_get_a_sentence() {
     other["component"]["name"] = "example.org/drivers/other".into();
     refused(&Content::with(&other, &[(OCTETS, &program)]), "calls itself example.org/drivers/other:0.2.0")
         .await;
+    let mut escape = descriptor(vec![usual()]);
+    escape["component"]["resources"][0]["name"] = "acme\u{1b}[2J".into();
+    refused(
+        &Content::with(&escape, &[(OCTETS, &program)]),
+        "control characters in a name: \"acme\\u{1b}[2J\"",
+    )
+    .await;
     // A descriptor that is a bomb, deep, huge, or none.
     for (text, said) in [
         ("[".repeat(100_000), "more than 1000 brackets deep"),
-        ("- ".repeat(100_000), "is no YAML"),
+        ("- ".repeat(1_000_000), "is no YAML"),
         ("x".repeat(9 * 1024 * 1024), "more than the 8388608 allowed"),
         (String::new(), "no `meta.schemaVersion`"),
     ] {
@@ -264,6 +271,23 @@ async fn what_answers_no_capabilities_is_not_installed_and_an_upgrade_keeps_the_
     std::fs::write(&again.location, "changed").unwrap();
     assert_eq!(run(&good).await.unwrap().change, Change::Replaced);
     assert_eq!(std::fs::read(&again.location).unwrap(), script("0.2.0"));
+}
+
+#[tokio::test]
+async fn a_plugin_for_another_machine_is_installed_unseen_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = b"\x7fELF of another machine";
+    let mut resource = resource(program, OCTETS);
+    resource["extraIdentity"] = json!({"os": "linux", "arch": "sparc64"});
+    let content = Content::with(&descriptor(vec![resource]), &[(OCTETS, program)]);
+    let archive = content.ctf(&folder.path().join("a.ctf"));
+    let mut order = order(&archive.display().to_string(), folder.path());
+    order.wanted.identity =
+        [("os", "linux"), ("architecture", "sparc64")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let error = run(&order).await.unwrap_err();
+    assert!(error.hint.as_ref().unwrap().contains("--skip-validation"), "{error:?}");
+    order.validate = false;
+    assert_eq!(std::fs::read(run(&order).await.unwrap().location).unwrap(), program);
 }
 
 #[tokio::test]

@@ -303,18 +303,21 @@ fn fake(content: Content, blob: impl Fn(&str, &[u8]) -> Response + Clone + Send 
     })
 }
 
+/// How a blob is answered.
+type Answer = fn(&[u8]) -> Response;
+
 #[tokio::test]
 async fn a_registry_that_lies_or_breaks_off_leaves_nothing() {
     let program = script("0.2.0");
     let digest = Digest::of(&program).to_string();
     let content = Content::usual(&program, OCTETS);
-    let of_program = |answer: fn(&[u8]) -> Response| {
+    let of_program = |answer: Answer| {
         let digest = digest.clone();
         move |asked: &str, bytes: &[u8]| {
             if asked == digest { answer(bytes) } else { bytes.to_vec().into_response() }
         }
     };
-    let answers: [(fn(&[u8]) -> Response, &str); 5] = [
+    let answers: [(Answer, &str); 5] = [
         // Other bytes of the same length.
         (|bytes| vec![b'x'; bytes.len()].into_response(), "not what their digest says"),
         // A length that is not the manifest's.
@@ -414,6 +417,51 @@ async fn what_cannot_be_reached_is_told() {
         "{error:?}"
     );
     assert!(!folder.path().join("plugins").exists());
+}
+
+#[tokio::test]
+async fn a_registry_with_a_certificate_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = (folder.path().join("tls.key"), folder.path().join("tls.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .args(["-keyout".as_ref(), key.as_os_str(), "-out".as_ref(), certificate.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let pem = std::fs::read(&certificate).unwrap();
+    let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+    let registry = Registry::start_with(false, folder, &tls);
+    let trusting = Asking { ca: Some(pem), ..Asking::default() };
+    let base = Base::parse(&format!("https://{}/p", registry.address)).unwrap();
+    pushed(&Content::usual(&script("0.2.0"), OCTETS), base, trusting.clone()).await.unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let mut order = order(&format!("{}/p//{COMPONENT}:0.2.0", registry.address), work.path());
+    let error = run(&order).await.unwrap_err();
+    assert!(
+        error.trouble == Trouble::Unreachable && error.hint.as_ref().unwrap().contains("--ca"),
+        "{error:?}"
+    );
+    order.asking = trusting;
+    run(&order).await.unwrap();
 }
 
 #[tokio::test]

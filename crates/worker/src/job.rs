@@ -11,7 +11,7 @@ use netpulse_model::secret::scrub;
 use netpulse_model::{
     ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, JobKind, JobResult, JobStatus, Outcome,
 };
-use netpulse_plugin::{Driver, DriverSession, Report, Run, Work};
+use netpulse_plugin::{Driver, DriverSession, Report, Run, Scope, Work};
 use netpulse_queue::{Claim, ClaimToken, Completion, QueueError, Verdict};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -150,10 +150,12 @@ async fn run_inner(
         return Ended { held, succeeded: false };
     }
     request.note(&mut report);
+    // Calls to plugins are bounded by what is left of the job's time.
+    let scope = Scope { job: id, deadline: started + deadline };
     if let Some(parsing) = &request.parsing {
-        text::parse(node, parsing, &request, &mut report).await;
+        scope.around(text::parse(node, parsing, &request, &mut report)).await;
     } else {
-        text::parse_by_driver_args(node, &request, &mut report).await;
+        scope.around(text::parse_by_driver_args(node, &request, &mut report)).await;
     }
     let completion = completion(claim.job.kind, report, &secrets);
     let succeeded = completion.status == JobStatus::Finished;
@@ -182,6 +184,8 @@ async fn bounded(
     cancel: &CancellationToken,
     (kind, deadline, left): (JobKind, Duration, Duration),
 ) -> Try {
+    // Calls to plugins are bounded by what is left of the job's time.
+    let scope = Scope { job: recorder.job(), deadline: Instant::now() + left };
     let attempt = tokio::select! {
         biased;
         () = fence.token().cancelled() => {
@@ -192,7 +196,8 @@ async fn bounded(
         // A driver that panics is one job's error; its device's worker goes on.
         outcome = tokio::time::timeout(
             left,
-            AssertUnwindSafe(attempt(node, request, held, recorder, fence, cancel)).catch_unwind(),
+            AssertUnwindSafe(scope.around(attempt(node, request, held, recorder, fence, cancel)))
+                .catch_unwind(),
         ) => Some(outcome),
     };
     let (code, message, cut) = match attempt {
@@ -258,7 +263,7 @@ async fn attempt(
     fence: &Fence,
     cancel: &CancellationToken,
 ) -> Try {
-    let Some(driver) = node.drivers.get(&request.driver) else {
+    let Some(driver) = node.drivers.find(&request.driver).await else {
         let names = node.drivers.names().join(", ");
         let message = format!("no driver `{}`: there are {names}", request.driver);
         return Try { report: Report::untouched(ErrorCode::UnknownDriver, message), no_connection: false };
@@ -282,7 +287,7 @@ async fn attempt(
     }
     loop {
         if held.is_none() {
-            match connect(node, driver, request, fence, cancel).await {
+            match connect(node, &driver, request, fence, cancel).await {
                 Ok(session) => {
                     let open = node.metrics.opened(session.opening());
                     *held = Some(Held { session, _open: open, key });

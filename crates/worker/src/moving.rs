@@ -113,7 +113,6 @@ impl World {
         let node = Node::start(NodeParts {
             serves,
             metrics: Metrics::default(),
-            credentials: netpulse_plugin::Credentials::default(),
             templates: Arc::new(BuiltInTemplates::new(&config.template, None)),
             config: Arc::new(config),
             queue: queue.clone(),

@@ -2,7 +2,7 @@
 
 use netpulse_model::event::What;
 use netpulse_model::secret::scrub;
-use netpulse_model::{ExecutionResult, Outcome};
+use netpulse_model::{ExecutionResult, JobId, Outcome};
 use netpulse_plugin::Watch;
 use netpulse_queue::{ClaimToken, Queue, Verdict};
 use parking_lot::Mutex;
@@ -43,6 +43,11 @@ impl<'a> Recorder<'a> {
         secrets: &'a [String],
     ) -> Self {
         Self { queue, token, fence, secrets, seen: Mutex::default() }
+    }
+
+    /// The job it records.
+    pub(crate) fn job(&self) -> JobId {
+        self.token.job
     }
 
     /// Forgets an earlier try of the same claim.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use netpulse_model::request::{Payload, TemplateCall};
 use netpulse_model::{ErrorCode, ErrorInfo, ExecutionRequest};
-use netpulse_plugin::{Origin, Report, TemplateFailure};
+use netpulse_plugin::{Origin, Report, Scope, TemplateFailure};
 use serde_json::{Map, Value};
 
 use crate::metrics::Phase;
@@ -22,7 +22,7 @@ pub(crate) async fn payload(node: &Inner, request: &ExecutionRequest) -> Result<
         return Err(ErrorInfo::new(ErrorCode::RenderFailed, message));
     }
     let templates = Arc::clone(&node.templates);
-    let rendered = tokio::task::spawn_blocking(move || templates.render(&call)).await;
+    let rendered = tokio::task::spawn_blocking(in_scope(move || templates.render(&call))).await;
     match rendered {
         Ok(Ok(text)) => Ok(vec![text]),
         Ok(Err(failure)) => {
@@ -100,7 +100,7 @@ async fn parse_all(
     let templates = Arc::clone(&node.templates);
     let call = call.clone();
     let began = Instant::now();
-    let done = tokio::task::spawn_blocking(move || {
+    let done = tokio::task::spawn_blocking(in_scope(move || {
         let mut first = None;
         for item in results.iter_mut().filter(|item| item.exit_status == 0) {
             let Some(text) = item.stdout.as_str().filter(|text| !text.is_empty()) else { continue };
@@ -123,7 +123,7 @@ async fn parse_all(
             }
         }
         (results, first)
-    })
+    }))
     .await;
     node.metrics.phase(Phase::Parse, began.elapsed());
     match done {
@@ -132,6 +132,15 @@ async fn parse_all(
             first
         }
         Err(stopped) => Some(format!("the parser did not get to run: {stopped}")),
+    }
+}
+
+/// Takes the job's frame along to a thread that is no task.
+fn in_scope<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let scope = Scope::current();
+    move || match scope {
+        Some(scope) => scope.around_blocking(work),
+        None => work(),
     }
 }
 

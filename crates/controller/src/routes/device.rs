@@ -1,5 +1,6 @@
 //! `/device/...`: asking one device, many devices, or whether a device lets us in.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -74,6 +75,11 @@ pub(crate) async fn exec(
     let request = ExecutionRequest::read(&body, 300).map_err(ApiError::invalid_request)?;
     let wait = wait_of(&app, &params, &parts.headers, &body)?;
     let key = submit::idempotency_key(&parts.headers)?;
+    submit::known(&app, &request.driver).await;
+    if let Some(webhook) = &request.webhook {
+        // A kind that is not built in: it may be a plugin that nobody asked for so far.
+        app.webhooks.find(&webhook.name).await;
+    }
     let new = submit::new_job(&app, request, key)?;
     drop((body, read));
     let mut answers = app.store(app.queue.submit(vec![new])).await?;
@@ -123,13 +129,26 @@ pub(crate) async fn bulk(
     let bytes = read.bytes.clone();
     let prepare = {
         let (app, headers) = (app.clone(), parts.headers.clone());
-        move || prepare_bulk(&app, &params, &headers, &bytes, key)
+        Arc::new(move || prepare_bulk(&app, &params, &headers, &bytes, key.clone()))
     };
-    let Bulk { items, jobs, wait } = if read.bytes.len() < LARGE {
-        prepare()?
-    } else {
-        tokio::task::spawn_blocking(prepare).await.map_err(ApiError::internal)??
+    let large = read.bytes.len() >= LARGE;
+    let plugins = app.drivers.plugins();
+    let misses = plugins.misses();
+    let prepare = async || {
+        let prepare = Arc::clone(&prepare);
+        if large {
+            tokio::task::spawn_blocking(move || prepare()).await.map_err(ApiError::internal)?
+        } else {
+            prepare()
+        }
     };
+    let mut prepared = prepare().await;
+    if plugins.misses() != misses {
+        // A driver that is not built in: it may be a plugin that nobody asked for so far.
+        plugins.discovered().await;
+        prepared = prepare().await;
+    }
+    let Bulk { items, jobs, wait } = prepared?;
     drop(read);
 
     let answers = if jobs.is_empty() { Vec::new() } else { app.store(app.queue.submit(jobs)).await? };
@@ -349,6 +368,7 @@ pub(crate) async fn run_test(app: &App, request: Request) -> Result<TestResponse
     drop(read);
     submit::check_credential(app, credential.as_ref())?;
     submit::require_host(&connection_args)?;
+    submit::known(app, &name).await;
     let driver = submit::driver(app, &name)?;
     let errors = match &credential {
         None => driver.validate_connection(&connection_args),

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod later;
 pub(crate) mod nodes;
+pub(crate) mod plugins;
 pub(crate) mod system;
 pub(crate) mod template;
 pub(crate) mod why;
@@ -38,6 +39,9 @@ pub(crate) fn all() -> Router<App> {
         .route("/workers", get(workers::list).delete(workers::stop_some))
         .route("/workers/{name}", delete(workers::stop))
         .route("/nodes", get(nodes::list))
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/reload", post(plugins::reload))
+        .route("/plugins/{kind}/{name}", get(plugins::one))
         .route("/health", get(system::health))
         .merge(probes())
         .route("/system/stats", get(system::stats))

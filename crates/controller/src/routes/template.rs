@@ -59,6 +59,9 @@ async fn render_by(app: &App, name: Option<String>, request: Request) -> Result<
         return Err(ApiError::bad("Renderer name is required"));
     }
     if !service.renderers().contains(&call.name) {
+        look_again(app, &service).await?;
+    }
+    if !service.renderers().contains(&call.name) {
         return Err(ApiError::missing(format!("Renderer {} not found", call.name)));
     }
     if call.template.as_deref().is_none_or(str::is_empty) {
@@ -106,6 +109,9 @@ async fn parse_by(app: &App, name: Option<String>, request: Request) -> Result<R
         return Err(ApiError::bad("Parser name is required"));
     }
     if !service.parsers().contains(&call.name) {
+        look_again(app, &service).await?;
+    }
+    if !service.parsers().contains(&call.name) {
         return Err(ApiError::missing(format!("Parser {} not found", call.name)));
     }
     let text = match call.context.take() {
@@ -129,6 +135,16 @@ fn service(app: &App) -> Result<Arc<dyn Templates>, ApiError> {
     app.templates.clone().ok_or_else(|| {
         ApiError::new(StatusCode::NOT_IMPLEMENTED, "This server was built without template engines")
     })
+}
+
+/// A name that is not known may be a plugin's that nobody asked for so far.
+async fn look_again(app: &App, service: &Arc<dyn Templates>) -> Result<(), ApiError> {
+    let service = Arc::clone(service);
+    on_thread(app, move || {
+        service.look_again();
+        Ok(())
+    })
+    .await
 }
 
 /// Reads a call; a name in the path beats one in the body.

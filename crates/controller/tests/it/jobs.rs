@@ -143,7 +143,7 @@ async fn why_tells_what_a_job_waits_for() {
     );
     assert_eq!(
         why["reason"],
-        format!("In HostQ_192.0.2.1: job {first} holds its device; one job goes before it")
+        format!("In HostQ_192.0.2.1: job {first} holds its device on node node-a; one job goes before it")
     );
     assert_eq!(why["kind"], "device_busy");
     assert_eq!(w.get(&format!("/jobs/{second}/why")).await.json()["ahead"], 0);

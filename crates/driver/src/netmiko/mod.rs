@@ -49,7 +49,7 @@ impl Netmiko {
             return Err(error);
         };
         self.platforms.find(name).map_err(|error| {
-            let mut field = FieldError::new(&["connection_args", "device_type"], error.to_string());
+            let mut field = FieldError::new(&["connection_args", "device_type"], unknown(&error));
             field.input = Value::from(name);
             field
         })
@@ -62,7 +62,7 @@ impl Netmiko {
         };
         let name = args.device_type().unwrap_or_default();
         let found = self.platforms.find(name).map_err(|e| match e {
-            PlatformError::Unknown { .. } => ErrorInfo::new(ErrorCode::UnknownPlatform, e.to_string()),
+            PlatformError::Unknown { .. } => ErrorInfo::new(ErrorCode::UnknownPlatform, unknown(&e)),
             other => ErrorInfo::new(ErrorCode::BadRequest, other.to_string()),
         })?;
         let own = args::session_args(args).map_err(bad)?;
@@ -145,6 +145,16 @@ impl Netmiko {
         }
         let transport = telnet::connect(host, port, pty, timeout).await.map_err(connect::error_info)?;
         Ok((transport, warnings))
+    }
+}
+
+/// What is wrong with a `device_type`, and who may know it where we do not.
+fn unknown(error: &PlatformError) -> String {
+    match error {
+        PlatformError::Unknown { .. } => format!(
+            "{error}; Netmiko itself may know it: install the plugin netmiko_py and send `driver: netmiko_py`"
+        ),
+        other => other.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! processes take part: the simulator, the server, and this one as the client.
 
 mod http;
+mod redis;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -24,7 +25,7 @@ use netpulse_simulator::raw::{self, RawFigures, RawOptions};
 /// Measure NetPulse beside a raw SSH client on simulated devices
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  netpulse bench --quick\n  netpulse bench --devices 1000 --idle 5000 --output json"
+    after_help = "Examples:\n  netpulse bench --quick\n  netpulse bench --devices 1000 --idle 5000 --output json\n  netpulse bench --engine redis\n\nWith `--engine redis` it starts a redis-server of its own on a free port, a controller and nodes, each a\nprocess, and measures what many machines are for."
 )]
 pub struct BenchArgs {
     /// Devices for the bulk measurement
@@ -33,9 +34,21 @@ pub struct BenchArgs {
     /// Sessions for the memory measurement; 0 leaves it out
     #[arg(long, default_value_t = 5000)]
     idle: u32,
+    /// Where jobs wait
+    #[arg(long, value_enum, default_value_t = Engine::Embedded)]
+    engine: Engine,
     /// A tenth of everything: a look, not a measurement
     #[arg(long)]
     quick: bool,
+}
+
+/// Which store is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// The embedded one, all in one process
+    Embedded,
+    /// Redis, with a controller and nodes
+    Redis,
 }
 
 /// The key of the server that is measured.
@@ -73,6 +86,17 @@ async fn measure(args: &BenchArgs, ui: &Ui) -> anyhow::Result<Exit> {
     let devices = (args.devices / scale).max(10);
     let idle = args.idle / scale;
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    if args.engine == Engine::Redis {
+        let progress = ui.progress(8, "bench");
+        let rows = redis::measure(devices, idle, scale, |what| {
+            progress.inc(1);
+            progress.set_message(what);
+        });
+        let rows = Box::pin(rows).await?;
+        progress.finish_and_clear();
+        print(ui, &rows, load.trim())?;
+        return Ok(Exit::Ok);
+    }
     let all = devices * 2 + idle + 1000;
     let stage = Stage::set(all).await?;
     let mut rows = Vec::new();

@@ -1,6 +1,7 @@
 //! `netpulse plugin install`: from a reference to a program in the folder of plugins.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::Args;
 use netpulse_plugin::install::{
@@ -18,24 +19,24 @@ use crate::ui::{Format, Text, Tone, Ui};
   netpulse plugin install ghcr.io/acme/plugins//example.org/drivers/acme:0.2.0
   netpulse plugin install http://127.0.0.1:5000/plugins//example.org/drivers/acme
   netpulse plugin install ./acme.ctf//example.org/drivers/acme:0.2.0
-  netpulse plugin install ./acme.tgz --output /opt/netpulse/plugins
+  netpulse plugin install ./acme.tgz --dir /opt/netpulse/plugins
   netpulse plugin install ./target/release/acme
-  netpulse plugin install ghcr.io/acme/plugins//example.org/drivers/acme --extra-identity os=linux,arch=arm64
+  netpulse plugin install ./acme.tgz --extra-identity arch=arm64 --skip-validation --dir ./for-the-pi
 
 A reference is [oci::|ctf::]REPOSITORY//COMPONENT[:VERSION][@DIGEST]; without a version it is the
 newest. Registries are asked over HTTPS unless http:// is written, with the credentials that
-`docker login` stored. Digests and the signature (plugin.keys) are checked before anything is run;
+`docker login` stored; --ca FILE names a certificate that signed a registry's own. Digests and the signature (plugin.keys) are checked before anything is run;
 then the plugin is asked for its capabilities, and only then it appears in the folder. The same
-version again changes nothing.
-
-Without --output the folder is plugin.directory of the configuration, or
-~/.config/netpulse/plugins.")]
+version again changes nothing.")]
 pub struct InstallArgs {
     /// The component, an archive with one component, or a program on this machine
     #[arg(value_name = "REFERENCE")]
     reference: String,
-    /// The folder of plugins to install into; or table, json or yaml: how the result is printed
-    #[arg(id = "output", short, long, value_name = "DIR")]
+    /// The folder of plugins [default: plugin.directory, or ~/.config/netpulse/plugins]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The same, as OCM's own tools call it; or table, json or yaml: how the result is printed
+    #[arg(id = "output", short, long, value_name = "DIR|FORMAT", conflicts_with = "dir")]
     output: Option<String>,
     /// How the result is printed: table, json or yaml
     #[arg(short = 'f', long, value_enum, value_name = "FORMAT")]
@@ -65,7 +66,7 @@ pub fn run(args: InstallArgs, global: &Global, ui: &Ui) -> Outcome {
     let ui = &ui.with_format(args.output_format.or(format));
     let loaded = configured(ui)?;
     let target = Target::parse(&args.reference).map_err(failure)?;
-    let mut order = Order::new(target, folder(place.as_ref(), &loaded)?);
+    let mut order = Order::new(target, folder(args.dir.as_ref().or(place.as_ref()), &loaded)?);
     order.wanted = Wanted {
         kind: args.plugin_type,
         name: args.resource_name,
@@ -77,7 +78,7 @@ pub fn run(args: InstallArgs, global: &Global, ui: &Ui) -> Outcome {
     order.validate = !args.skip_validation;
     order.asking = asking(global)?;
     let bar = Bar::new(ui);
-    let installed = run_to_end(install(&order, bar))?;
+    let installed = run_to_end(install(&order, bar), "nothing half done is left behind")?;
     installed.warnings.iter().for_each(|warning| ui.warn(warning));
     show(&installed, ui)?;
     Ok(Exit::Ok)

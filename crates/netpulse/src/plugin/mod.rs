@@ -1,10 +1,15 @@
-//! `netpulse plugin`: plugins on their way from their maker to this machine.
+//! `netpulse plugin`: which plugins there are, how to begin one, and its way from its maker to
+//! this machine.
 
+mod doctor;
 mod install;
+mod list;
+mod new;
 mod pack;
 mod push;
 mod registry;
 mod remove;
+mod template;
 mod verify;
 
 use std::path::PathBuf;
@@ -20,21 +25,24 @@ use parking_lot::Mutex;
 use crate::config::mistakes;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::ui::{Format, Ui};
-use crate::{Global, block_on};
+use crate::{Global, ask, block_on};
 
 pub use install::InstallArgs;
 
-/// Pack, publish, install and check plugins
+/// List, write, check, pack, publish and install plugins
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  netpulse plugin list
+  netpulse plugin info driver/acme
+  netpulse plugin new driver acme --lang rust
+  netpulse plugin doctor ./target/release/acme
   netpulse plugin install ghcr.io/acme/plugins//example.org/drivers/acme:0.2.0
-  netpulse plugin install ./acme.ctf
   netpulse plugin verify
-  netpulse plugin remove acme
   netpulse plugin pack constructor.yaml --version 0.2.0 --output acme.ctf
   netpulse plugin push acme.ctf ghcr.io/acme/plugins
 
-`netpulse plugin COMMAND --help` shows each with examples.")]
+`netpulse plugin COMMAND --help` shows each with examples. docs/plugins.md is the guide,
+docs/plugin-contract.md what a plugin must do.")]
 pub struct PluginArgs {
     #[command(subcommand)]
     action: Action,
@@ -42,6 +50,11 @@ pub struct PluginArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    List(list::ListArgs),
+    Info(list::InfoArgs),
+    Reload(list::ReloadArgs),
+    Doctor(doctor::DoctorArgs),
+    New(new::NewArgs),
     Install(InstallArgs),
     Remove(remove::RemoveArgs),
     Verify(verify::VerifyArgs),
@@ -50,7 +63,7 @@ enum Action {
     Push(push::PushArgs),
 }
 
-/// Fetch something from a component repository
+/// `plugin install` by the name that OCM's own tools give it
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   netpulse download plugin ghcr.io/acme/plugins//example.org/drivers/acme:0.2.0")]
@@ -67,6 +80,12 @@ enum Download {
 
 pub fn run(args: PluginArgs, global: &Global, ui: &Ui) -> Outcome {
     match args.action {
+        Action::List(args) if args.local => list::local(ui),
+        Action::List(_) => ask(global, async |api| list::list(api, ui).await),
+        Action::Info(args) => ask(global, async |api| list::info(&args, api, ui).await),
+        Action::Reload(_) => ask(global, async |api| list::reload(api, ui).await),
+        Action::Doctor(args) => doctor::run(&args, ui),
+        Action::New(args) => new::run(&args, ui),
         Action::Install(args) => install::run(args, global, ui),
         Action::Remove(args) => remove::run(&args, ui),
         Action::Verify(args) => verify::run(&args, ui),
@@ -100,7 +119,10 @@ pub(crate) fn failure(error: InstallError) -> Failure {
         Trouble::Untrusted | Trouble::BadContent | Trouble::NotAPlugin | Trouble::InTheWay => Exit::Refused,
         Trouble::Local => Exit::Local,
     };
-    let new = Failure::new(exit, error.trouble.code(), error.message);
+    // What a registry or a descriptor said may be part of it, and must not speak to the terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let message: String = error.message.chars().map(plain).collect();
+    let new = Failure::new(exit, error.trouble.code(), message);
     match error.hint {
         Some(hint) => new.hint(hint),
         None => new,
@@ -147,14 +169,17 @@ pub(crate) fn asking(global: &Global) -> Result<Asking, Failure> {
     })
 }
 
-/// Runs it to its end, or until Ctrl-C or SIGTERM: then what is under way is undone.
-pub(crate) fn run_to_end<T>(work: impl Future<Output = Result<T, InstallError>>) -> Result<T, Failure> {
+/// Runs it to its end, or until Ctrl-C or SIGTERM: then what is under way is given up, and `so` says
+/// what that means.
+pub(crate) fn run_to_end<T>(
+    work: impl Future<Output = Result<T, InstallError>>,
+    so: &str,
+) -> Result<T, Failure> {
     block_on(async {
         tokio::select! {
             result = work => result.map_err(failure),
             stopped = stopped() => {
-                let what = "interrupted: nothing was changed, and nothing is left behind";
-                stopped.and(Err(Failure::new(Exit::Interrupted, "interrupted", what)))
+                stopped.and(Err(Failure::new(Exit::Interrupted, "interrupted", format!("interrupted: {so}"))))
             }
         }
     })

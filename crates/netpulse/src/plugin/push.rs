@@ -10,6 +10,9 @@ use crate::Global;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::ui::Ui;
 
+/// What it means when a push is given up.
+const INTERRUPTED: &str = "the version under way is not published; what was sent is not sent again next time";
+
 /// Push an archive of component versions to an OCI registry
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -48,14 +51,18 @@ pub(super) fn base(text: &str) -> Result<Base, Failure> {
 pub(super) fn send(archive: &Path, base: Base, global: &Global, ui: &Ui) -> Outcome {
     let limits = Limits::default();
     let local = Local::open(archive, limits).map_err(failure)?;
-    let pushed = run_to_end(push(local, base, asking(global)?, Bar::new(ui), limits))?;
+    let pushed = run_to_end(push(local, base, asking(global)?, Bar::new(ui), limits), INTERRUPTED)?;
     if !ui.for_people() {
         ui.document(&pushed)?;
         return Ok(Exit::Ok);
     }
     for pushed in &pushed {
         ui.line(&format!("{} {}", pushed.reference, pushed.digest));
-        ui.note(&format!("{} of {} blobs sent, the others were there", pushed.sent, pushed.blobs));
+        ui.note(&match (pushed.sent, pushed.blobs - pushed.sent) {
+            (sent, 0) => format!("{sent} blobs sent"),
+            (0, there) => format!("all {there} blobs were there"),
+            (sent, there) => format!("{sent} blobs sent, {there} were there"),
+        });
     }
     Ok(Exit::Ok)
 }

@@ -59,7 +59,7 @@ pub fn run(args: RegistryArgs, global: &Global, ui: &Ui) -> Outcome {
         .iter()
         .map(|text| Reference::parse(text).map_err(failure))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut all = run_to_end(read(&catalogues, &asking))?;
+    let mut all = run_to_end(read(&catalogues, &asking), "nothing was read")?;
     if let Some(name) = name {
         let (name, version) =
             name.split_once(':').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));

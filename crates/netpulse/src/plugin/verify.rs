@@ -110,6 +110,9 @@ fn show(states: &[(String, Verdict)], lock: &Lock, ui: &Ui) -> Result<(), Failur
         match verdict {
             Verdict::Changed { expected, found } => {
                 ui.warn(&format!("{name} is not run: {expected} was installed, {found} is there"));
+                ui.note(&format!(
+                    "install it again, or take it as it is: netpulse plugin verify {name} --accept"
+                ));
             }
             Verdict::Missing => {
                 ui.warn(&format!("{name} was installed and is gone: install it again, or remove it"))

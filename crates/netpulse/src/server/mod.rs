@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, ServeError, serve};
-use netpulse_plugin::{Scheduler, Templates, Webhooks};
+use netpulse_plugin::{AllTemplates, Drivers, Implementation, Kind, Plugins, Scheduler, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
 use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
@@ -87,6 +87,7 @@ pub(crate) struct Server {
     pub(crate) node_name: String,
     patience: Duration,
     queue: Arc<dyn Queue>,
+    plugins: Plugins,
     node: Option<Node>,
     courier: Option<Courier>,
     api: Option<Api>,
@@ -111,9 +112,13 @@ impl Server {
         if shape != Shape::All && !shared {
             return Err(needs_redis(shape));
         }
-        let scheduler = scheduler(&config, &[])?;
-        let drivers = devices::drivers(&config)?;
-        let webhooks = webhooks(&config)?;
+        let plugins = crate::plugins::registry(&config)?;
+        crate::plugins::list_built_in(&plugins);
+        devices::drivers(&config, &plugins)?;
+        let drivers = Drivers::of(plugins.clone());
+        let scheduler = scheduler(&config, &plugins).await?;
+        webhooks(&config, &plugins)?;
+        let webhooks = Webhooks::of(plugins.clone());
         let listener = match (shape.has_api(), config.metrics.port) {
             (true, _) => Some(bind("server", &config.server.host, config.server.port).await?),
             (false, Some(port)) => Some(bind("metrics", &config.metrics.host, port).await?),
@@ -128,8 +133,9 @@ impl Server {
         }
         let queue = store::open(&config, shape, scheduler).await?;
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
-        let templates: Arc<dyn Templates> = Arc::new(BuiltInTemplates::new(&config.template, fetch));
-        let credentials = credentials::open(&config)?;
+        let built_in = Arc::new(BuiltInTemplates::new(&config.template, fetch));
+        let templates: Arc<dyn Templates> = Arc::new(AllTemplates::new(built_in, plugins.clone()));
+        let credentials = credentials::open(&config, &plugins).await?;
         let mut registry = Registry::with_labels(labels(shape).into_iter());
         let node = match shape.serves() {
             None => None,
@@ -166,6 +172,7 @@ impl Server {
             node_name: node.as_ref().map(|node| node.name().to_owned()).unwrap_or_default(),
             patience: Duration::from_secs(config.worker.drain_timeout),
             queue,
+            plugins,
             node,
             courier,
             api: None,
@@ -252,6 +259,7 @@ impl Server {
         if let Some(Api { http, .. }) = self.api.take().filter(|api| !api.http.is_finished()) {
             let _ = tokio::time::timeout(LAST_ANSWERS, http).await;
         }
+        self.plugins.stop().await;
         self.queue.close().await;
         self.pulse.abort();
     }
@@ -261,11 +269,11 @@ impl Server {
 ///
 /// # Errors
 /// Nobody has that name: the start stops (promise 14).
-pub(crate) fn scheduler(
-    config: &Config,
-    plugins: &[Arc<dyn Scheduler>],
-) -> Result<Arc<dyn Scheduler>, Failure> {
-    netpulse_scheduler::choose(&config.worker.scheduler, plugins).map_err(|unknown| {
+pub(crate) async fn scheduler(config: &Config, plugins: &Plugins) -> Result<Arc<dyn Scheduler>, Failure> {
+    let name = &config.worker.scheduler;
+    let built_in = netpulse_scheduler::built_in().iter().any(|scheduler| scheduler.name() == name);
+    let external = if built_in { None } else { plugins.scheduler(name).await };
+    netpulse_scheduler::choose(name, &external.into_iter().collect::<Vec<_>>()).map_err(|unknown| {
         Failure::new(Exit::Usage, "unknown_scheduler", format!("worker.scheduler: {unknown}"))
             .hint("set `worker.scheduler` in the configuration or NETPULSE_WORKER__SCHEDULER")
     })
@@ -308,15 +316,16 @@ fn labels(shape: Shape) -> [(Cow<'static, str>, Cow<'static, str>); 1] {
     [(Cow::Borrowed("role"), Cow::Borrowed(role))]
 }
 
-/// The built-in webhook kind under the configuration's rules.
-fn webhooks(config: &Config) -> Result<Webhooks, Failure> {
+/// Registers the built-in webhook kind under the configuration's rules.
+fn webhooks(config: &Config, plugins: &Plugins) -> Result<(), Failure> {
     let basic = Basic::new(BasicOptions {
         allow_private: config.webhook.allow_private.clone(),
         secret: config.webhook.secret.clone(),
         ca: config.webhook.ca.clone(),
     });
     let basic = basic.map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(Webhooks::new(vec![Arc::new(basic)]))
+    plugins.register(Kind::Webhook, "basic", "JSON over HTTP", Implementation::Webhook(Arc::new(basic)));
+    Ok(())
 }
 
 fn courier_options(config: &Config) -> CourierOptions {

@@ -41,7 +41,8 @@ pub async fn read(catalogue: &Reference, asking: &Asking, limits: Limits) -> Res
     let references = &found.descriptor.component.component_references;
     let listed = references.iter().filter_map(|reference| {
         let info = &reference.labels.iter().find(|label| label.name == LABEL)?.value;
-        let text = |name: &str| info.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        // Free text goes to a terminal.
+        let text = |name: &str| plain(info.get(name).and_then(Value::as_str).unwrap_or_default());
         let platforms = info.get("platforms").and_then(Value::as_array).cloned().unwrap_or_default();
         Some(Listed {
             name: reference.name.clone(),
@@ -59,13 +60,18 @@ pub async fn read(catalogue: &Reference, asking: &Asking, limits: Limits) -> Res
     Ok(listed.collect())
 }
 
+/// A text without what would speak to a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// `linux/amd64`, or an object with both.
 fn platform(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(plain(text)),
         Value::Object(parts) => {
             let part = |name: &str| parts.get(name).and_then(Value::as_str);
-            Some(format!("{}/{}", part("os")?, part("architecture").or_else(|| part("arch"))?))
+            Some(plain(&format!("{}/{}", part("os")?, part("architecture").or_else(|| part("arch"))?)))
         }
         _ => None,
     }

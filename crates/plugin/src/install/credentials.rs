@@ -3,13 +3,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
 use zeroize::Zeroizing;
 
 use super::error::{InstallError, Result, Trouble};
+
+/// How long a helper may take; a person may have to unlock something.
+const HELPER: Duration = Duration::from_secs(60);
 
 /// What is said to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,11 +80,20 @@ pub fn usual_files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What a file knows of a registry.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The credentials themselves.
+    Here(Credentials),
+    /// `docker-credential-<name>` has them.
+    Helper(String),
+}
+
 /// The credentials for a repository of a host, and the file they are from.
 ///
 /// # Errors
 /// A file is there and cannot be read or is broken. Its text is never part of the message.
-pub fn find(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<(Credentials, PathBuf)>> {
+pub fn find(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<(Known, PathBuf)>> {
     for file in files {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => Zeroizing::new(text),
@@ -93,16 +108,72 @@ pub fn find(files: &[PathBuf], host: &str, repository: &str) -> Result<Option<(C
             broken(file, &format!("no JSON as docker writes it (line {}, column {})", e.line(), e.column()))
         })?;
         if let Some(found) = of(&config, file, host, repository)? {
-            return Ok(Some((found, file.clone())));
+            return Ok(Some((Known::Here(found), file.clone())));
         }
-        if let Some(helper) = config.cred_helpers.get(host).or(config.creds_store.as_ref()) {
-            tracing::warn!(
-                file = %file.display(), helper, registry = host,
-                "credentials are kept by docker-credential-{helper}, which is not asked: name them under `auths`"
-            );
+        let helper = config.cred_helpers.get(helper_name(host)).or(config.cred_helpers.get(host));
+        if let Some(helper) = helper.or(config.creds_store.as_ref()).filter(|helper| !helper.is_empty()) {
+            if !helper.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+                return Err(broken(file, &format!("`{helper}` cannot be the name of a credential helper")));
+            }
+            return Ok(Some((Known::Helper(helper.clone()), file.clone())));
         }
     }
     Ok(None)
+}
+
+/// How helpers and docker's files call a host.
+fn helper_name(host: &str) -> &str {
+    if host == "registry-1.docker.io" { "https://index.docker.io/v1/" } else { host }
+}
+
+/// Asks `docker-credential-<helper>`; none where it knows none.
+///
+/// # Errors
+/// It cannot be run, hangs or fails. What it printed is never part of the message.
+pub async fn ask_helper(helper: &str, host: &str) -> Result<Option<Credentials>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        username: String,
+        #[serde(deserialize_with = "secret")]
+        secret: Option<Zeroizing<String>>,
+    }
+    let program = format!("docker-credential-{helper}");
+    let failed = |why: String| {
+        InstallError::new(Trouble::Denied, format!("credentials for {host} are kept by {program}: {why}"))
+            .hint("`docker login` with another store, or name the credentials under `auths` of config.json")
+    };
+    let mut command = tokio::process::Command::new(&program);
+    command.arg("get").kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|e| failed(format!("it cannot be run: {e}")))?;
+    let work = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that does not read ends all the same, and its answer tells.
+            if let Err(error) = stdin.write_all(helper_name(host).as_bytes()).await {
+                tracing::debug!(%error, program, "did not read what was asked");
+            }
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(HELPER, work).await;
+    let output = output.map_err(|_| failed(format!("it gave no answer in {} s", HELPER.as_secs())))?;
+    let output = output.map_err(|e| failed(format!("its answer was lost: {e}")))?;
+    let answer = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        // This is how every helper says that it knows none.
+        if answer.starts_with(b"credentials not found") {
+            return Ok(None);
+        }
+        return Err(failed(format!("it ended with {}", output.status)));
+    }
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|_| failed("its answer is not what a helper says".to_owned()))?;
+    let secret = answer.secret.unwrap_or_default();
+    Ok(Some(match answer.username.as_str() {
+        "<token>" => Credentials::Identity(secret),
+        _ => Credentials::Basic(answer.username, secret),
+    }))
 }
 
 fn broken(file: &Path, why: &str) -> InstallError {
@@ -150,12 +221,32 @@ fn of(config: &Config, file: &Path, host: &str, repository: &str) -> Result<Opti
 mod tests {
     use super::*;
 
-    fn found(text: &str, host: &str, repository: &str) -> Result<Option<Credentials>> {
+    fn known(text: &str, host: &str, repository: &str) -> Result<Option<Known>> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.json");
         std::fs::write(&file, text).unwrap();
         find(&[folder.path().join("none.json"), file], host, repository)
             .map(|found| found.map(|(found, _)| found))
+    }
+
+    fn found(text: &str, host: &str, repository: &str) -> Result<Option<Credentials>> {
+        known(text, host, repository).map(|known| {
+            known.map(|known| match known {
+                Known::Here(credentials) => credentials,
+                Known::Helper(name) => panic!("a helper: {name}"),
+            })
+        })
+    }
+
+    #[test]
+    fn helpers_are_known_by_host() {
+        let file =
+            r#"{"auths":{"a.example":{"auth":"dTpw"}},"credsStore":"all","credHelpers":{"b.example":"own"}}"#;
+        let helper = |host: &str| known(file, host, "x").unwrap();
+        assert_eq!(helper("a.example"), basic("u", "p").map(Known::Here));
+        assert_eq!(helper("b.example"), Some(Known::Helper("own".into())));
+        assert_eq!(helper("c.example"), Some(Known::Helper("all".into())));
+        assert!(known(r#"{"credsStore":"../../x"}"#, "c.example", "x").is_err());
     }
 
     fn basic(user: &str, password: &str) -> Option<Credentials> {

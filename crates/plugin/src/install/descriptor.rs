@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::digest::Digest;
 use super::error::{InstallError, Result, Trouble};
 use super::media;
+use super::reference::{check_component, check_version};
 
 /// A component descriptor: what we understand of it, and all of it for the signature.
 #[derive(Debug, Clone)]
@@ -35,6 +36,26 @@ pub struct Component {
     /// Other components it names.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub component_references: Vec<ComponentReference>,
+}
+
+impl Component {
+    /// Names that are shown to people must not speak to their terminal.
+    fn check_texts(&self) -> Result<()> {
+        let resources = self.resources.iter().flat_map(|resource| {
+            let identity = resource.extra_identity.iter().flat_map(|(name, value)| [name, value]);
+            [&resource.name, &resource.version, &resource.kind].into_iter().chain(identity)
+        });
+        let references = self
+            .component_references
+            .iter()
+            .flat_map(|reference| [&reference.name, &reference.component_name, &reference.version]);
+        match resources.chain(references).find(|text| text.chars().any(char::is_control)) {
+            Some(text) => {
+                Err(broken(format!("the component descriptor has control characters in a name: {text:?}")))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Something that belongs to a component version.
@@ -218,6 +239,11 @@ impl Descriptor {
             .map_err(|e| broken(format!("the component descriptor's `component` is broken: {e}")))?;
         let signatures: Option<Vec<Signature>> = serde_json::from_value(part("signatures"))
             .map_err(|e| broken(format!("the component descriptor's `signatures` are broken: {e}")))?;
+        let named =
+            |why: String| broken(format!("the component descriptor's name or version is wrong: {why}"));
+        check_component(&component.name).map_err(named)?;
+        check_version(&component.version).map_err(named)?;
+        component.check_texts()?;
         Ok(Self { component, signatures: signatures.unwrap_or_default(), whole })
     }
 }
@@ -430,12 +456,12 @@ mod tests {
                 "`component` is broken",
             ),
             (
-                "{\"meta\":{\"schemaVersion\":\"v2\"},\"component\":{\"name\":\"a\",\"version\":\"1\",\"resources\":[{\"name\":\"x\"}]}}",
+                "{\"meta\":{\"schemaVersion\":\"v2\"},\"component\":{\"name\":\"a.bc/d\",\"version\":\"1\",\"resources\":[{\"name\":\"x\"}]}}",
                 "+json",
                 "missing field `type`",
             ),
             (
-                "{\"meta\":{\"schemaVersion\":\"v2\"},\"component\":{\"name\":\"a\",\"version\":\"1\"},\"signatures\":[1]}",
+                "{\"meta\":{\"schemaVersion\":\"v2\"},\"component\":{\"name\":\"a.bc/d\",\"version\":\"1\"},\"signatures\":[1]}",
                 "+json",
                 "`signatures` are broken",
             ),

@@ -364,6 +364,13 @@ async fn settled(order: &Order, lock: &Lock, name: &str, origin: &Origin) -> Res
     Ok(Some(report(name, path, entry, Change::Unchanged, None, origin.warnings.clone())))
 }
 
+fn for_another_machine(resource: &PinnedResource) -> bool {
+    let is = |name: &str, own: &str| resource.identity.get(name).is_none_or(|value| value == own);
+    let architecture =
+        is(platform::ARCHITECTURE, platform::architecture()) && is("arch", platform::architecture());
+    !(is(platform::OS, platform::os()) && architecture)
+}
+
 /// Asks the program what it can do while nobody else can see it, then puts it in its place.
 async fn place(
     order: &Order,
@@ -373,7 +380,14 @@ async fn place(
     mut origin: Origin,
 ) -> Result<Installed> {
     if order.validate {
-        let answer = probe::capabilities(program.file.path(), &name, order.patience).await?;
+        let answer = probe::capabilities(program.file.path(), &name, order.patience).await;
+        let answer =
+            answer.map_err(|error| match origin.resource.as_ref().is_some_and(for_another_machine) {
+                true => {
+                    error.hint("it is for another platform than this: --skip-validation installs it unseen")
+                }
+                false => error,
+            })?;
         if origin.version.is_empty() {
             origin.version = answer.get("version").and_then(Value::as_str).unwrap_or_default().to_owned();
         }

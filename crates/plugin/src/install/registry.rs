@@ -15,7 +15,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::credentials::{self, Credentials};
+use super::credentials::{self, Credentials, Known};
 use super::descriptor::Blob;
 use super::digest::Digest;
 use super::error::{InstallError, Result, Trouble, blocking};
@@ -326,6 +326,13 @@ impl Registry {
         let (files, host, path) =
             (self.asking.credentials.clone(), self.base.host.clone(), repository.to_owned());
         let known = blocking(move || credentials::find(&files, &host, &path)).await?;
+        let known = match known {
+            Some((Known::Here(credentials), file)) => Some((credentials, file)),
+            Some((Known::Helper(name), file)) => {
+                credentials::ask_helper(&name, &self.base.host).await?.map(|credentials| (credentials, file))
+            }
+            None => None,
+        };
         let login = self.answer(&challenge, known.as_ref(), repository, write).await?;
         self.logins.lock().await.insert((repository.to_owned(), write), login.clone());
         let reply = self.send(request(&self.client), Some(login)).await?;
@@ -489,6 +496,9 @@ impl Registry {
         let why = causes(error);
         let what = format!("{} cannot be reached, or broke off: {why}", self.base.host);
         let error = InstallError::new(Trouble::Unreachable, what);
+        if why.contains("certificate") {
+            return error.hint("--ca names a file (PEM) with the certificate that signed the registry's");
+        }
         let name = self.base.host.split(':').next().unwrap_or_default();
         if !self.base.plain_http && (name == "localhost" || name == "127.0.0.1") {
             return error.hint(format!("without TLS? then write http://{}", self.base));

@@ -194,7 +194,11 @@ const HTPASSWD: &str = "user:$2b$04$nOPPBAUyGuLfbkGcgYNJfOdqRBs23vD5yhoX6Z3qk5uF
 
 impl Registry {
     pub fn start(login: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(login, tempfile::tempdir().unwrap(), "")
+    }
+
+    /// With more lines below `http:`.
+    pub fn start_with(login: bool, folder: tempfile::TempDir, http: &str) -> Self {
         let at = folder.path().display();
         let auth = if login {
             std::fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
@@ -203,7 +207,7 @@ impl Registry {
             String::new()
         };
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n{auth}"
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n{auth}"
         );
         std::fs::write(folder.path().join("config.yml"), config).unwrap();
         let mut child = Command::new("docker-registry")

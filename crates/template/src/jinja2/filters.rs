@@ -99,8 +99,17 @@ fn method(
                     }
                 }
             }
-            _ => {}
+            _ => {
+                if let Some(made) = super::methods::text(text, name, arguments) {
+                    return made;
+                }
+            }
         }
+    }
+    if let (minijinja::value::ValueKind::Seq, "index", [wanted]) = (value.kind(), name, arguments) {
+        return value.try_iter()?.position(|item| item == *wanted).map(Value::from).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidOperation, format!("index: {wanted} is not in the list"))
+        });
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
 }

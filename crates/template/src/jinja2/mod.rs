@@ -31,6 +31,7 @@
 //! | integers beyond 128 bits | "invalid operation" |
 
 mod filters;
+mod methods;
 mod percent;
 
 use std::io::{self, Write};

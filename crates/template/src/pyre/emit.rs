@@ -22,11 +22,13 @@ pub fn emit(node: &Node, out: &mut String) {
         Node::Set { negated, items, ignore_case, ascii } => {
             set(*negated, items, *ignore_case, *ascii, out);
         }
-        Node::Caret(multi) => out.push_str(if *multi { "(?m:^)" } else { "^" }),
+        // At the very end, behind a last newline, Python's `^` matches and PCRE2's does not.
+        Node::Caret(multi) => out.push_str(if *multi { "(?<![^\\n])" } else { "^" }),
         Node::Dollar(multi) => out.push_str(if *multi { "(?m:$)" } else { "$" }),
         Node::Start => out.push_str("\\A"),
         Node::End => out.push_str("\\z"),
-        Node::Boundary(not) => out.push_str(if *not { "\\B" } else { "\\b" }),
+        // Python's `\B` does not match in an empty text.
+        Node::Boundary(not) => out.push_str(if *not { "(?!\\A\\z)\\B" } else { "\\b" }),
         Node::Group(number, inner) => {
             out.push_str(if number.is_some() { "(" } else { "(?:" });
             emit(inner, out);

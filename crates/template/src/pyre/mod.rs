@@ -7,7 +7,10 @@
 
 pub(crate) mod analysis;
 mod emit;
+mod follow;
+mod groups;
 mod plain;
+mod read;
 mod search;
 mod simplify;
 pub(crate) mod syntax;
@@ -500,6 +503,42 @@ mod tests {
             }
             out
         })
+    }
+
+    /// The plain program and PCRE2 say the same of generated patterns, for as long as
+    /// `NETPULSE_FUZZ_SECONDS` says (`scripts/fuzz pyre MINUTES`).
+    #[test]
+    fn fuzz_pyre() {
+        use proptest::strategy::ValueTree as _;
+        use proptest::test_runner::{Config, TestRunner};
+        let seconds = std::env::var("NETPULSE_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+        let cases = (pattern(), "[ab1 .\\-\n]{0,14}");
+        let mut count = 0u64;
+        while std::time::Instant::now() < until {
+            let (pattern, line) = cases.new_tree(&mut runner).unwrap().current();
+            count += 1;
+            if syntax::parse(&pattern).is_err() {
+                assert!(Plain::new(&pattern).is_none(), "{pattern:?} is not valid");
+                continue;
+            }
+            // Every place of the text, since TTP matches in the middle of one.
+            let Ok(regex) = Regex::new(&pattern) else { continue };
+            let mut scratch = Scratch::default();
+            for at in 0..=line.len() {
+                let mut run = |ascii: bool| {
+                    let hit = regex.matches_at(line.as_bytes(), at, ascii, &mut scratch)?;
+                    Ok::<_, String>(hit.then(|| {
+                        (0..=regex.names().len() as u32).map(|g| scratch.span(g)).collect::<Vec<_>>()
+                    }))
+                };
+                if let (Ok(ours), Ok(theirs)) = (run(true), run(false)) {
+                    assert_eq!(ours, theirs, "{pattern:?} on {line:?} at {at}");
+                }
+            }
+        }
+        println!("{count} patterns");
     }
 
     proptest! {

@@ -9,6 +9,8 @@ use super::{DEPTH_LIMIT, HEAP_LIMIT, JIT_STACK, QUICK_LIMIT, emit, simplify, syn
 #[derive(Debug)]
 pub struct Search {
     regex: Pcre,
+    /// The same for a match that is not empty, tried where an empty one was found.
+    longer: Pcre,
     first: Option<Bytes>,
     names: Vec<(String, u32)>,
 }
@@ -26,19 +28,22 @@ impl Search {
         let (first, empty) = analysis::first(&parsed.root);
         // Positions are tried one by one from outside, so that the clock can be read between
         // them: PCRE2 counts its steps anew for each position.
-        let mut source = format!(
-            "(*LIMIT_MATCH={QUICK_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_LIMIT})\\G(?:"
-        );
+        let limits =
+            format!("(*LIMIT_MATCH={QUICK_LIMIT})(*LIMIT_DEPTH={DEPTH_LIMIT})(*LIMIT_HEAP={HEAP_LIMIT})");
+        let mut source = String::new();
         emit::emit(&parsed.root, &mut source);
-        source.push(')');
-        let regex = RegexBuilder::new()
-            .utf(true)
-            .ucp(true)
-            .jit_if_available(true)
-            .max_jit_stack_size(Some(JIT_STACK))
-            .build(&source)
-            .map_err(|e| e.to_string())?;
-        Ok(Self { regex, first: (!empty).then_some(first), names: parsed.names })
+        let build = |source: String| {
+            RegexBuilder::new()
+                .utf(true)
+                .ucp(true)
+                .jit_if_available(true)
+                .max_jit_stack_size(Some(JIT_STACK))
+                .build(&source)
+                .map_err(|e| e.to_string())
+        };
+        let regex = build(format!("{limits}\\G(?:{source})"))?;
+        let longer = build(format!("{limits}\\G(?:{source})(?!\\G)"))?;
+        Ok(Self { regex, longer, first: (!empty).then_some(first), names: parsed.names })
     }
 
     /// Named groups with their numbers.
@@ -60,10 +65,15 @@ impl Search {
         let mut room = self.regex.capture_locations();
         let mut at = 0;
         let mut tries = 0usize;
+        // As in Python, a match may begin where an empty one was, if it is longer.
+        let mut advance = false;
         while at <= bytes.len() {
             if let Some(first) = &self.first {
                 match bytes[at..].iter().position(|b| first.has(*b)) {
-                    Some(skip) => at += skip,
+                    Some(skip) => {
+                        advance &= skip == 0;
+                        at += skip;
+                    }
                     None => break,
                 }
             }
@@ -75,16 +85,20 @@ impl Search {
                 tick(at)?;
             }
             tries += 1;
-            let hit = self
-                .regex
+            let regex = if advance { &self.longer } else { &self.regex };
+            let hit = regex
                 .captures_read_at(&mut room, bytes, at)
                 .map_err(|e| format!("the pattern gave up at byte {at}: {e}"))?
                 .map(|m| m.end());
             match hit {
-                None => at += 1,
+                None => {
+                    at += 1;
+                    advance = false;
+                }
                 Some(end) => {
                     found(&self.names, &|group| room.get(group as usize))?;
-                    at = if end > at { end } else { at + 1 };
+                    advance = end == at;
+                    at = end;
                 }
             }
         }

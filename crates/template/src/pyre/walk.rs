@@ -268,7 +268,8 @@ impl Walk<'_> {
                 Op::Boundary(not) => {
                     let before = at > 0 && word(subject[at - 1]);
                     let after = subject.get(at).copied().is_some_and(word);
-                    if (before != after) == not {
+                    // Python's `\B` does not match in an empty text.
+                    if (before != after) == not || not && subject.is_empty() {
                         return false;
                     }
                 }

@@ -554,7 +554,7 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
             pattern = cut;
         }
         if draft.safe != "ignore" && pattern.contains(&mark) {
-            if groups.iter().any(|(_, v)| v.name == draft.variable.name) {
+            if !skip && groups.iter().any(|(_, v)| v.name == draft.variable.name) {
                 return Err(TtpError::new(
                     "regex",
                     format!("the variable '{}' stands twice on one line", draft.variable.name),

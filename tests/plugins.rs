@@ -1,0 +1,372 @@
+//! External plugins below the whole program: a driver made with the kit, and one that misbehaves on
+//! command (promise 14).
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use support::{Server, eventually};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The driver of the kit's example and the stress plugin, built by the same cargo that built us.
+fn built() -> &'static (PathBuf, PathBuf) {
+    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = |arguments: &[&str]| {
+            let status =
+                Command::new(env!("CARGO")).args(arguments).current_dir(repository()).status().unwrap();
+            assert!(status.success(), "cargo {arguments:?}");
+        };
+        cargo(&["build", "-p", "netpulse-plugin-sdk", "--example", "echo_driver"]);
+        cargo(&["build", "-p", "netpulse-plugin", "--bin", "netpulse-stress-plugin"]);
+        let debug = Path::new(env!("CARGO_BIN_EXE_netpulse")).parent().unwrap();
+        let target = repository().join("target/debug");
+        let at = |relative: &str| {
+            [debug.join(relative), target.join(relative)].into_iter().find(|p| p.is_file()).expect("built")
+        };
+        (at("examples/echo_driver"), at("netpulse-stress-plugin"))
+    })
+}
+
+/// A server with these files as plugins.
+fn server(plugins: &[(&str, &Path)], extra: &str) -> (Server, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, file) in plugins {
+        std::os::unix::fs::symlink(file, folder.path().join(name)).unwrap();
+    }
+    let yaml = format!("plugin: {{directory: {}, {extra}}}", folder.path().display());
+    (Server::start(&yaml), folder)
+}
+
+fn query(driver: &str, command: &str) -> Value {
+    json!({"driver": driver, "connection_args": {"host": "192.0.2.1", "password": "hunter22x"}, "command": command})
+}
+
+/// Whether a process lives, by its id.
+fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
+
+fn said_pid(job: &Value) -> u32 {
+    let text = job["result"]["retval"][0]["stdout"].as_str().unwrap_or_else(|| panic!("{job}"));
+    text.strip_prefix("pid ").unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_of_forty_lines_serves_every_way_to_ask_a_device() {
+    let (echo, _) = built();
+    let source =
+        std::fs::read_to_string(repository().join("crates/plugin-sdk/examples/echo_driver.rs")).unwrap();
+    assert!(source.lines().count() < 60);
+    let (mut server, _folder) = server(&[("echo", echo)], "");
+
+    let job = server.exec(&query("echo", "show clock")).await;
+    assert_eq!(job["status"], "finished", "{job}");
+    assert_eq!(job["result"]["retval"][0]["stdout"], "192.0.2.1: show clock");
+    assert_eq!(job["queue"], "FifoQ");
+
+    let mut pinned = query("echo", "show version");
+    pinned["queue_strategy"] = json!("pinned");
+    let first = server.exec(&pinned).await;
+    let second = server.exec(&pinned).await;
+    assert_eq!(first["result"]["retval"][0]["metadata"]["session_reused"], false);
+    assert_eq!(second["result"]["retval"][0]["metadata"]["session_reused"], true);
+
+    let change =
+        |lines: Value| json!({"driver": "echo", "connection_args": {"host": "192.0.2.1"}, "config": lines});
+    let good = server.exec(&change(json!(["vlan 30", "name printers"]))).await;
+    assert_eq!((&good["status"], &good["result"]["outcome"]), (&json!("finished"), &json!("applied")));
+    let bad = server.exec(&change(json!(["vlan 30", "bad line", "name printers"]))).await;
+    assert_eq!((&bad["status"], &bad["result"]["outcome"]), (&json!("failed"), &json!("not_applied")));
+    assert_eq!(bad["result"]["error"]["type"], "line_rejected");
+    let exits: Vec<&Value> =
+        bad["result"]["retval"].as_array().unwrap().iter().map(|r| &r["exit_status"]).collect();
+    assert_eq!(exits, [0, 1, 1]);
+
+    let (status, bulk) = server
+        .post(
+            "/device/bulk?wait=20",
+            &json!({"driver": "echo", "connection_args": {}, "command": "x", "devices": [{"host": "a"}, {"host": "b"}]}),
+        )
+        .await;
+    assert_eq!(status, 201, "{bulk}");
+    assert_eq!(bulk["succeeded"][1]["result"]["retval"][0]["stdout"], "b: x");
+
+    let test = json!({"driver": "echo", "connection_args": {"host": "unreachable"}});
+    let (_, tested) = server.post("/device/test", &test).await;
+    assert_eq!((&tested["success"], &tested["error_type"]), (&json!(false), &json!("connect_failed")));
+
+    let mut wrong = query("echo", "x");
+    wrong["save"] = json!(true);
+    let (status, said) = server.post("/device/exec", &wrong).await;
+    assert_eq!(status, 400, "{said}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_request_is_enough_to_find_a_plugin() {
+    let (echo, _) = built();
+    let (mut server, _folder) = server(&[("echo", echo)], "");
+    let body = json!({"driver": "echo", "connection_args": {}, "command": "x", "devices": [{"host": "a"}]});
+    let (status, bulk) = server.post("/device/bulk?wait=20", &body).await;
+    assert_eq!(status, 201, "{bulk}");
+    assert_eq!(bulk["succeeded"][0]["status"], "finished", "{bulk}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
+    let (echo, stress) = built();
+    let (mut server, _folder) = server(&[("echo", echo), ("stress", stress)], "max_answer: 100000");
+    for (command, says) in [
+        ("garbage", "something else than the contract says"),
+        ("half", "broke off its answer"),
+        ("big", "more than 100000 bytes"),
+        ("crash", "exit status 101"),
+    ] {
+        let job = server.exec(&query("stress", command)).await;
+        assert_eq!(job["status"], "failed", "{command}: {job}");
+        assert_eq!(job["result"]["error"]["type"], "plugin_failed", "{command}: {job}");
+        let message = job["result"]["error"]["message"].as_str().unwrap();
+        // How a process ended is known a moment after its connection broke; a busy machine may miss it.
+        let said = message.contains(says) || (command == "crash" && message.contains("broke the connection"));
+        assert!(said && message.contains("driver/stress/v1"), "{command}: {message}");
+        // Others never notice.
+        assert_eq!(server.exec(&query("echo", "still here")).await["status"], "finished");
+    }
+    let mut hang = query("stress", "hang");
+    hang["execution_timeout"] = json!(1);
+    let job = server.exec(&hang).await;
+    let kind = job["result"]["error"]["type"].as_str().unwrap_or_default();
+    assert!(["job_timeout", "plugin_failed"].contains(&kind), "{job}");
+    assert_eq!(server.exec(&query("stress", "show clock")).await["status"], "finished");
+
+    let told = server.exec(&query("stress", "tell hunter22x")).await.to_string();
+    assert!(!told.contains("hunter22x"), "{told}");
+    assert!(!server.log().contains("hunter22x"), "{}", server.log());
+
+    let change =
+        json!({"driver": "stress", "connection_args": {"host": "192.0.2.1"}, "config": ["crash", "b"]});
+    let job = server.exec(&change).await;
+    assert_eq!((&job["status"], &job["result"]["outcome"]), (&json!("failed"), &json!("unknown")), "{job}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_plugin_outlives_a_server_that_was_killed() {
+    let (_, stress) = built();
+    let (mut server, folder) = server(&[("stress", stress)], "");
+    let note = folder.path().join("grandchild");
+    let plugin = said_pid(&server.exec(&query("stress", "show pid")).await);
+    let job = server.exec(&query("stress", &format!("fork {}", note.display()))).await;
+    assert_eq!(job["status"], "finished", "{job}");
+    let grandchild: u32 = std::fs::read_to_string(&note).unwrap().parse().unwrap();
+    assert!(alive(plugin) && alive(grandchild));
+    server.kill();
+    eventually(5, "the end of plugin and grandchild", || !alive(plugin) && !alive(grandchild));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_says_what_there_is_and_what_is_wrong_with_it() {
+    let (echo, stress) = built();
+    let (mut server, folder) = server(&[("echo", echo), ("version2", stress), ("netmiko_clash", stress)], "");
+    let (status, list) = server.get("/plugins").await;
+    assert_eq!(status, 200);
+    let of = |list: &Value, name: &str, source: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["name"] == name && p["source"] == source)
+            .cloned()
+            .unwrap_or_else(|| panic!("{name}: {list}"))
+    };
+    assert_eq!(of(&list, "netmiko", "built-in")["state"], "started");
+    assert_eq!(of(&list, "jinja2", "built-in")["kind"], "template-renderer");
+    assert_eq!(of(&list, "echo", "external")["state"], "declared");
+    assert!(of(&list, "version2", "external")["error"].as_str().unwrap().contains("netpulse.plugin/v2"));
+    assert!(of(&list, "netmiko", "external")["error"].as_str().unwrap().contains("plugin.override"));
+
+    server.exec(&query("echo", "x")).await;
+    let (_, one) = server.get("/plugins/driver/echo").await;
+    assert_eq!((&one[0]["state"], &one[0]["starts"]), (&json!("started"), &json!(1)));
+    assert_eq!(server.get("/plugins/driver/nobody").await.0, 404);
+    assert_eq!(server.get("/plugins/spaceship/echo").await.0, 400);
+
+    std::os::unix::fs::symlink(stress, folder.path().join("stress")).unwrap();
+    assert_eq!(server.post("/device/exec", &query("stress", "x")).await.0, 400, "not known yet");
+    let (_, list) = server.post("/plugins/reload", &json!({})).await;
+    of(&list, "stress", "external");
+    assert_eq!(server.exec(&query("stress", "x")).await["status"], "finished");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_file_in_the_plugin_folder_is_a_platform() {
+    let (mut server, folder) = server(&[], "");
+    let test = json!({"driver": "netmiko", "connection_args": {"device_type": "acme_os", "host": "127.0.0.1", "port": 1}});
+    let (status, said) = server.post("/device/test", &test).await;
+    assert_eq!(status, 400, "{said}");
+    let yaml = "name: acme_os\nextends: cisco_ios\ndescription: Acme\nverified: facts\n";
+    std::fs::write(folder.path().join("acme_os.yaml"), yaml).unwrap();
+    std::fs::write(
+        folder.path().join("lost.yaml"),
+        yaml.replace("acme", "lost").replace("cisco_ios", "nowhere"),
+    )
+    .unwrap();
+    let (_, list) = server.post("/plugins/reload", &json!({})).await;
+    let of = |name: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["kind"] == "platform" && p["name"] == name)
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(of("acme_os")["error"], Value::Null, "{list}");
+    assert!(of("lost_os")["error"].as_str().unwrap().contains("nowhere"), "{list}");
+    let (status, said) = server.post("/device/test", &test).await;
+    assert_eq!((status, &said["error_type"]), (200, &json!("connect_failed")), "{said}");
+    // And after a restart without being told.
+    assert_eq!(server.stop(), Some(0));
+    server.launch();
+    assert_eq!(server.post("/device/test", &test).await.0, 200);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renderer_of_a_plugin_is_asked_after_the_built_in_ones() {
+    let (_, stress) = built();
+    let (mut server, _folder) = server(&[("two_kinds", stress)], "");
+    let (status, text) =
+        server.post("/template/render", &json!({"name": "stress_text", "template": "as it is"})).await;
+    assert_eq!((status, text), (200, json!("as it is")));
+    let (status, said) = server.post("/template/render", &json!({"name": "nobody", "template": "x"})).await;
+    assert_eq!(status, 404, "{said}");
+    let mut rendered = query("stress", "unused");
+    rendered["rendering"] = json!({"name": "stress_text", "template": "show it"});
+    rendered["command"] = json!({"a": 1});
+    let job = server.exec(&rendered).await;
+    assert_eq!(job["result"]["retval"][0]["command"], "show it", "{job}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_external_plugins_no_program_is_run() {
+    let (echo, _) = built();
+    let (mut server, _folder) = server(&[("echo", echo)], "external: false");
+    assert_eq!(server.post("/device/exec", &query("echo", "x")).await.0, 400);
+    let (_, list) = server.get("/plugins").await;
+    assert!(list.as_array().unwrap().iter().all(|p| p["source"] == "built-in"), "{list}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+fn doctor(file: &Path) -> (i32, Vec<Value>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_netpulse"))
+        .args(["plugin", "doctor", "--output", "json"])
+        .arg(file)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let findings = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), findings)
+}
+
+#[test]
+fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
+    let (echo, stress) = built();
+    let (code, findings) = doctor(echo);
+    assert_eq!(code, 0, "{findings:#?}");
+    let leave = findings
+        .iter()
+        .find(|f| f["clause"] == "4.1.4" && f["check"].as_str().unwrap().contains("leave"))
+        .unwrap();
+    assert_eq!(leave["verdict"], "passed");
+    assert!(findings.len() > 50);
+
+    let folder = tempfile::tempdir().unwrap();
+    for (mode, clause, says) in [
+        ("version2", "1.2", "netpulse.plugin/v2"),
+        ("caps_garbage", "1.2", "no JSON"),
+        ("liar", "2.1", "driver/honest/v1"),
+        ("foreign", "2.1", "192.0.2.1"),
+        ("exit_early", "2.1", "licence"),
+        ("stubborn", "2.8", "was killed"),
+        ("stress", "3.6", "400 is right"),
+    ] {
+        let file = folder.path().join(mode);
+        std::os::unix::fs::symlink(stress, &file).unwrap();
+        // By the name that it was asked under: the doctor follows no link to another name.
+        let (code, findings) = doctor(&file);
+        assert_eq!(code, 1, "{mode}: {findings:#?}");
+        let named = findings.iter().any(|f| {
+            f["verdict"] == "failed" && f["clause"] == clause && f["detail"].as_str().unwrap().contains(says)
+        });
+        assert!(named, "{mode}: {findings:#?}");
+    }
+}
+
+/// Every kind in one project, built as an author would, and each passed by the doctor.
+#[test]
+fn a_new_rust_plugin_of_every_kind_builds_and_passes_the_doctor() {
+    let kinds = [
+        "driver",
+        "template-renderer",
+        "template-parser",
+        "scheduler",
+        "webhook",
+        "credential",
+        "provider",
+        "input",
+        "check",
+        "assistant",
+        "output",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("all");
+    for kind in kinds {
+        let name = format!("my_{}", kind.replace('-', "_"));
+        let at = folder.path().join(&name);
+        let made = Command::new(env!("CARGO_BIN_EXE_netpulse"))
+            .args(["plugin", "new", kind, &name, "--lang", "rust", "--folder"])
+            .arg(&at)
+            .arg("--kit")
+            .arg(repository().join("crates/plugin-sdk"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        std::fs::create_dir_all(project.join("src/bin")).unwrap();
+        std::fs::copy(at.join("src/main.rs"), project.join(format!("src/bin/{name}.rs"))).unwrap();
+        if kind == "driver" {
+            std::fs::copy(at.join("Cargo.toml"), project.join("Cargo.toml")).unwrap();
+        }
+    }
+    // The versions that were tested, without asking anybody for newer ones.
+    std::fs::copy(repository().join("Cargo.lock"), project.join("Cargo.lock")).unwrap();
+    let target = repository().join("target/plugin-new");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--offline", "--bins"])
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(&project)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    for kind in kinds {
+        let file = target.join(format!("debug/my_{}", kind.replace('-', "_")));
+        let (code, findings) = doctor(&file);
+        assert_eq!(code, 0, "{kind}: {findings:#?}");
+        let examples = findings
+            .iter()
+            .filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
+        assert_eq!(examples.count(), 0, "{kind}: {findings:#?}");
+    }
+}
