@@ -49,7 +49,7 @@ async fn history(engine: Engine, seed: u64, time: Duration) {
     let plan = Plan { enable: String::new(), ..Plan::of("cisco_ios", 6) };
     let running = Simulator::start(plan).unwrap();
     // Slow enough that changes are in the middle of something when the fault comes.
-    running.set_faults(&Faults { latency_ms: 30, ..Faults::default() });
+    running.set_faults(&Faults { latency_ms: 50, ..Faults::default() });
     let receiver = Receiver::start().await;
     let fleet = Arc::new(Fleet::start(engine, &dir).await);
     let history = Arc::new(History::new());

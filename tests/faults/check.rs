@@ -209,3 +209,70 @@ async fn webhooks(
         summary.webhooks += usize::from(!messages.is_empty());
     }
 }
+
+/// The judgement itself: each broken promise is seen.
+mod seen {
+    use serde_json::json;
+
+    use super::*;
+
+    fn change(n: usize) -> Sent {
+        let lines = vec![format!("interface Loopback{n}"), format!("description mark-{n}-1")];
+        let now = Instant::now();
+        Sent {
+            n,
+            device: 0,
+            asked: Asked::Change(lines),
+            key: format!("request-{n}"),
+            hook: false,
+            ids: vec![n.to_string()],
+            first: now,
+            answered: Some(now),
+        }
+    }
+
+    fn end(status: &str, outcome: &str) -> Value {
+        json!({"status": status, "result": {"outcome": outcome, "retval": null}})
+    }
+
+    /// What is found wrong with two changes that the device received like this.
+    fn found(lines: &[&str], first: Value, second: Value) -> String {
+        let (one, two) = (change(1), change(2));
+        let ended = HashMap::from([(1, first), (2, second)]);
+        let lines: Vec<(u64, String)> =
+            lines.iter().enumerate().map(|(at, line)| (at as u64, (*line).to_owned())).collect();
+        let history = History::new();
+        changes(&[&one, &two], &ended, &lines, &history);
+        history.mistakes().join("\n")
+    }
+
+    const ONE: [&str; 2] = ["interface Loopback1", "description mark-1-1"];
+    const TWO: [&str; 2] = ["interface Loopback2", "description mark-2-1"];
+
+    #[test]
+    fn broken_promises_are_seen_and_kept_ones_are_not() {
+        let applied = || end("finished", "applied");
+        let lines = [ONE[0], ONE[1], "show clock", TWO[0], TWO[1]];
+        assert_eq!(found(&lines, applied(), applied()), "");
+        assert_eq!(found(&[ONE[0], TWO[0], TWO[1]], end("failed", "unknown"), applied()), "");
+        assert_eq!(found(&[TWO[0], TWO[1]], end("canceled", "not_applied"), applied()), "");
+        for (lines, first, wanted) in [
+            (vec![ONE[0], ONE[1], ONE[1], TWO[0], TWO[1]], applied(), "2 times (promise 6)"),
+            (vec![TWO[0], TWO[1], ONE[0], ONE[1]], applied(), "sent before it (promise 3)"),
+            (vec![ONE[0], TWO[0], ONE[1], TWO[1]], applied(), "wrote at once (promise 2)"),
+            (vec![ONE[0], "show clock", ONE[1], TWO[0], TWO[1]], applied(), "a query overlapped"),
+            (vec![ONE[1], ONE[0], TWO[0], TWO[1]], applied(), "out of order"),
+            (vec![ONE[0], TWO[0], TWO[1]], applied(), "told as applied"),
+            (vec![ONE[0], TWO[0], TWO[1]], end("failed", "not_applied"), "told as not applied"),
+            (vec![ONE[0], ONE[1], TWO[0], TWO[1]], end("finished", "unknown"), "finished, and not applied"),
+            (vec![ONE[0], ONE[1], TWO[0], TWO[1]], json!({"status": "failed", "result": {}}), "no outcome"),
+        ] {
+            let told = found(&lines, first, applied());
+            assert!(told.contains(wanted), "{lines:?}: {told}");
+        }
+        let partial = json!({"status": "failed", "result": {"outcome": "partial", "retval": [
+            {"command": ONE[0], "exit_status": 0}, {"command": ONE[1], "exit_status": 0}]}});
+        let told = found(&[ONE[0], TWO[0], TWO[1]], partial, applied());
+        assert!(told.contains("never reached the device"), "{told}");
+    }
+}

@@ -65,7 +65,7 @@ impl Clients {
         let asked = if random.percent(55) {
             Asked::Query
         } else {
-            let more = random.range(1, 5);
+            let more = random.range(1, 9);
             let lines = (1..=more).map(|line| format!("description mark-{n}-{line}"));
             Asked::Change(std::iter::once(format!("interface Loopback{n}")).chain(lines).collect())
         };
