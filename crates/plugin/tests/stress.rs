@@ -1,6 +1,8 @@
 //! Promise 14 through the host: whatever a plugin does, it is one call's error, and the next call
 //! works. The plugin is `netpulse-stress-plugin`; how it starts is chosen by its file's name.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

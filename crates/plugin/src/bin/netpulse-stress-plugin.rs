@@ -4,6 +4,7 @@
 //! the first word of the command or line (`crash`, `hang`, `half`, ...). It speaks the contract by
 //! hand: the kit would not let it lie.
 
+#![allow(clippy::zombie_processes, reason = "it leaves children behind on purpose")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
