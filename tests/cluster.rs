@@ -261,13 +261,13 @@ async fn promise_1_3_6_a_rolling_restart_under_load_loses_nothing_and_repeats_no
                 let mut n = lane;
                 while !stop.load(Ordering::Relaxed) {
                     let device = n % DEVICES;
-                    let what = (n % 2 == 0).then_some((device, n));
+                    let what = (n.is_multiple_of(2)).then_some((device, n));
                     let mut body = match what {
                         Some((device, mark)) => change(&running, device, mark),
                         None => query(&running, device),
                     };
                     body["result_ttl"] = json!(600);
-                    if n % 5 == 0 {
+                    if n.is_multiple_of(5) {
                         body["queue_strategy"] = json!("fifo");
                     }
                     accepted.push((client.submit(&body).await, what));

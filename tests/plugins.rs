@@ -21,7 +21,8 @@ fn built() -> &'static (PathBuf, PathBuf) {
     static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     BUILT.get_or_init(|| {
         let cargo = |arguments: &[&str]| {
-            let status = Command::new(env!("CARGO")).args(arguments).current_dir(repository()).status().unwrap();
+            let status =
+                Command::new(env!("CARGO")).args(arguments).current_dir(repository()).status().unwrap();
             assert!(status.success(), "cargo {arguments:?}");
         };
         cargo(&["build", "-p", "netpulse-plugin-sdk", "--example", "echo_driver"]);
@@ -63,7 +64,8 @@ fn said_pid(job: &Value) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_of_forty_lines_serves_every_way_to_ask_a_device() {
     let (echo, _) = built();
-    let source = std::fs::read_to_string(repository().join("crates/plugin-sdk/examples/echo_driver.rs")).unwrap();
+    let source =
+        std::fs::read_to_string(repository().join("crates/plugin-sdk/examples/echo_driver.rs")).unwrap();
     assert!(source.lines().count() < 60);
     let (mut server, _folder) = server(&[("echo", echo)], "");
 
@@ -79,13 +81,15 @@ async fn a_driver_of_forty_lines_serves_every_way_to_ask_a_device() {
     assert_eq!(first["result"]["retval"][0]["metadata"]["session_reused"], false);
     assert_eq!(second["result"]["retval"][0]["metadata"]["session_reused"], true);
 
-    let change = |lines: Value| json!({"driver": "echo", "connection_args": {"host": "192.0.2.1"}, "config": lines});
+    let change =
+        |lines: Value| json!({"driver": "echo", "connection_args": {"host": "192.0.2.1"}, "config": lines});
     let good = server.exec(&change(json!(["vlan 30", "name printers"]))).await;
     assert_eq!((&good["status"], &good["result"]["outcome"]), (&json!("finished"), &json!("applied")));
     let bad = server.exec(&change(json!(["vlan 30", "bad line", "name printers"]))).await;
     assert_eq!((&bad["status"], &bad["result"]["outcome"]), (&json!("failed"), &json!("not_applied")));
     assert_eq!(bad["result"]["error"]["type"], "line_rejected");
-    let exits: Vec<&Value> = bad["result"]["retval"].as_array().unwrap().iter().map(|r| &r["exit_status"]).collect();
+    let exits: Vec<&Value> =
+        bad["result"]["retval"].as_array().unwrap().iter().map(|r| &r["exit_status"]).collect();
     assert_eq!(exits, [0, 1, 1]);
 
     let (status, bulk) = server
@@ -150,7 +154,8 @@ async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
     assert!(!told.contains("hunter22x"), "{told}");
     assert!(!server.log().contains("hunter22x"), "{}", server.log());
 
-    let change = json!({"driver": "stress", "connection_args": {"host": "192.0.2.1"}, "config": ["crash", "b"]});
+    let change =
+        json!({"driver": "stress", "connection_args": {"host": "192.0.2.1"}, "config": ["crash", "b"]});
     let job = server.exec(&change).await;
     assert_eq!((&job["status"], &job["result"]["outcome"]), (&json!("failed"), &json!("unknown")), "{job}");
     assert_eq!(server.stop(), Some(0));
@@ -177,7 +182,12 @@ async fn the_list_says_what_there_is_and_what_is_wrong_with_it() {
     let (status, list) = server.get("/plugins").await;
     assert_eq!(status, 200);
     let of = |list: &Value, name: &str, source: &str| {
-        list.as_array().unwrap().iter().find(|p| p["name"] == name && p["source"] == source).cloned().unwrap_or_else(|| panic!("{name}: {list}"))
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["name"] == name && p["source"] == source)
+            .cloned()
+            .unwrap_or_else(|| panic!("{name}: {list}"))
     };
     assert_eq!(of(&list, "netmiko", "built-in")["state"], "started");
     assert_eq!(of(&list, "jinja2", "built-in")["kind"], "template-renderer");
@@ -200,10 +210,45 @@ async fn the_list_says_what_there_is_and_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_platform_file_in_the_plugin_folder_is_a_platform() {
+    let (mut server, folder) = server(&[], "");
+    let test = json!({"driver": "netmiko", "connection_args": {"device_type": "acme_os", "host": "127.0.0.1", "port": 1, "username": "u", "password": "pass"}});
+    let (status, said) = server.post("/device/test", &test).await;
+    assert_eq!(status, 400, "{said}");
+    assert!(said.to_string().contains("no platform is called `acme_os`"), "{said}");
+    let yaml = "name: acme_os\nextends: cisco_ios\ndescription: Acme\nverified: facts\n";
+    std::fs::write(folder.path().join("acme_os.yaml"), yaml).unwrap();
+    std::fs::write(
+        folder.path().join("lost.yaml"),
+        yaml.replace("acme", "lost").replace("cisco_ios", "nowhere"),
+    )
+    .unwrap();
+    let (_, list) = server.post("/plugins/reload", &json!({})).await;
+    let of = |name: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["kind"] == "platform" && p["name"] == name)
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(of("acme_os")["error"], Value::Null, "{list}");
+    assert!(of("lost_os")["error"].as_str().unwrap().contains("nowhere"), "{list}");
+    let (status, said) = server.post("/device/test", &test).await;
+    assert_eq!((status, &said["error_type"]), (200, &json!("connect_failed")), "{said}");
+    // And after a restart without being told.
+    assert_eq!(server.stop(), Some(0));
+    server.launch();
+    assert_eq!(server.post("/device/test", &test).await.0, 200);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_renderer_of_a_plugin_is_asked_after_the_built_in_ones() {
     let (_, stress) = built();
     let (mut server, _folder) = server(&[("two_kinds", stress)], "");
-    let (status, text) = server.post("/template/render", &json!({"name": "stress_text", "template": "as it is"})).await;
+    let (status, text) =
+        server.post("/template/render", &json!({"name": "stress_text", "template": "as it is"})).await;
     assert_eq!((status, text), (200, json!("as it is")));
     let (status, said) = server.post("/template/render", &json!({"name": "nobody", "template": "x"})).await;
     assert_eq!(status, 404, "{said}");
@@ -242,7 +287,10 @@ fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
     let (echo, stress) = built();
     let (code, findings) = doctor(echo);
     assert_eq!(code, 0, "{findings:#?}");
-    let leave = findings.iter().find(|f| f["clause"] == "4.1.4" && f["check"].as_str().unwrap().contains("leave")).unwrap();
+    let leave = findings
+        .iter()
+        .find(|f| f["clause"] == "4.1.4" && f["check"].as_str().unwrap().contains("leave"))
+        .unwrap();
     assert_eq!(leave["verdict"], "passed");
     assert!(findings.len() > 50);
 
@@ -272,8 +320,17 @@ fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
 #[test]
 fn a_new_rust_plugin_of_every_kind_builds_and_passes_the_doctor() {
     let kinds = [
-        "driver", "template-renderer", "template-parser", "scheduler", "webhook", "credential", "provider", "input", "check",
-        "assistant", "output",
+        "driver",
+        "template-renderer",
+        "template-parser",
+        "scheduler",
+        "webhook",
+        "credential",
+        "provider",
+        "input",
+        "check",
+        "assistant",
+        "output",
     ];
     let folder = tempfile::tempdir().unwrap();
     let project = folder.path().join("all");
@@ -308,7 +365,9 @@ fn a_new_rust_plugin_of_every_kind_builds_and_passes_the_doctor() {
         let file = target.join(format!("debug/my_{}", kind.replace('-', "_")));
         let (code, findings) = doctor(&file);
         assert_eq!(code, 0, "{kind}: {findings:#?}");
-        let examples = findings.iter().filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
+        let examples = findings
+            .iter()
+            .filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
         assert_eq!(examples.count(), 0, "{kind}: {findings:#?}");
     }
 }

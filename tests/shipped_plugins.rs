@@ -34,7 +34,8 @@ fn the_python_kit_keeps_the_contract() {
 #[test]
 fn doctor_finds_nothing_wrong_with_the_shipped_plugins() {
     let tcp_line = built::root().join("plugins/minimal-driver/tcp_line");
-    let folder = built::Folder::new().tables().python("plugins/pass", "pass", None).file(&tcp_line, "tcp_line");
+    let folder =
+        built::Folder::new().tables().python("plugins/pass", "pass", None).file(&tcp_line, "tcp_line");
     let folder = match netmiko::python() {
         Some(python) => folder.python("plugins/netmiko", "netmiko_py", Some(&python)),
         None => folder,

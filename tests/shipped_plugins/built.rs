@@ -81,8 +81,13 @@ impl Folder {
 pub fn doctor(folder: &Folder) {
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let file = entry.unwrap().path();
-        let output = Command::new(env!("CARGO_BIN_EXE_netpulse")).args(["plugin", "doctor"]).arg(&file).output().unwrap();
-        let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(env!("CARGO_BIN_EXE_netpulse"))
+            .args(["plugin", "doctor"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let (said, error) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{}:\n{said}\n{error}", file.display());
     }
 }

@@ -237,3 +237,13 @@ async fn driver() {
     assert_eq!(job["result"]["error"]["type"], "authentication_failed", "{job}");
     assert!(!server.log().contains("s3cret-word") && !server.log().contains("wrong-word"));
 }
+
+#[test]
+fn platform_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(root().join("examples/plugins/acme_os.yaml"), folder.path().join("acme_os.yaml")).unwrap();
+    let platforms = netpulse_session::platform::Registry::with_folder(folder.path()).unwrap();
+    let found = platforms.find("acme_os_ssh").unwrap();
+    assert_eq!((found.platform.name.as_str(), found.port), ("acme_os", 22));
+    assert!(found.platform.has_enable() && found.platform.has_config());
+}

@@ -1,5 +1,7 @@
 //! A receiver of webhooks that behaves as its path says.
 
+#![allow(dead_code)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

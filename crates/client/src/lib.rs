@@ -26,7 +26,7 @@ use std::time::Duration;
 use netpulse_model::JobId;
 use netpulse_model::api::{
     BulkBody, BulkResponse, CancelResponse, ExecBody, HealthResponse, JobInResponse, NameResponse,
-    StatsResponse, TemplateBody, TestBody, TestResponse, WhyResponse, PluginInfo,
+    PluginInfo, StatsResponse, TemplateBody, TestBody, TestResponse, WhyResponse,
 };
 use netpulse_model::worker::WorkerRecord;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};

@@ -396,6 +396,8 @@ pub struct Done {
 }
 
 /// One line of a streamed answer.
+// Read one at a time, never kept in numbers.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {

@@ -103,11 +103,11 @@ async fn show(args: &DemoArgs, ui: &Ui) -> Outcome {
     config.storage.staging = folder.0.join("staging");
     // `netpulse webhook-dev` on this machine may be told.
     config.webhook.allow_private.push("127.0.0.0/8".into());
-    let mut server = match Server::start(config.clone(), Shape::All).await {
+    let mut server = match Box::pin(Server::start(config.clone(), Shape::All)).await {
         // The show needs no particular port.
         Err(_) if args.port != 0 => {
             config.server.port = 0;
-            Server::start(config, Shape::All).await?
+            Box::pin(Server::start(config, Shape::All)).await?
         }
         started => started?,
     };

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::exit::{Exit, Outcome};
 use crate::server::lock::{self, Holder};
-use crate::server::{self, store};
+use crate::server::store;
 use crate::ui::{Text, Tone, Ui};
 
 /// Open files beside those of device sessions: clients, the store, logs.
@@ -130,9 +130,10 @@ fn configuration(loaded: &Loaded) -> Vec<Seen> {
         })
         .collect();
     seen.extend(loaded.warnings.iter().map(|told| warning(AREA, told.to_string(), "see the sentence")));
-    if let Err(failure) = server::scheduler(&loaded.config, &[]) {
+    if let Err(unknown) = netpulse_scheduler::choose(&loaded.config.worker.scheduler, &[]) {
         // A plugin may have the name; the server itself will tell.
-        seen.push(warning(AREA, failure.what, "unless a plugin of that name is installed, correct it"));
+        let told = format!("worker.scheduler: {unknown}");
+        seen.push(warning(AREA, told, "unless a plugin of that name is installed, correct it"));
     }
     if seen.is_empty() {
         let source =
@@ -321,7 +322,8 @@ async fn redis(config: &Config) -> Vec<Seen> {
         Ok(mut options) => {
             // A name of its own: nothing of a process that runs is taken over.
             options.instance = format!("doctor {}", uuid::Uuid::new_v4());
-            options.placer = server::scheduler(config, &[]).ok().map(store::placer);
+            options.placer =
+                netpulse_scheduler::choose(&config.worker.scheduler, &[]).ok().map(store::placer);
             options
         }
         Err(failure) => return vec![bad(AREA, failure.what, "correct it")],

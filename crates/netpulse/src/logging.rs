@@ -19,7 +19,13 @@ use crate::exit::Failure;
 pub fn start(level: &str, format: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(in_their_words(level))
         .map_err(|error| Failure::usage(format!("`{level}` is no log level or filter: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Scrubbed).with_ansi(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Scrubbed)
+        .with_ansi(false)
+        // A line that cannot be written (the log's disk is full) is lost; complaining about it on the
+        // same standard error would panic in whatever was being logged.
+        .log_internal_errors(false);
     let started = match format {
         "json" => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
         _ => lines.event_format(Lines).try_init(),

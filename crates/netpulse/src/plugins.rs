@@ -95,7 +95,8 @@ pub(crate) fn folders(config: &Config) -> Vec<PathBuf> {
         &plugin.output,
         &plugin.platform,
     ];
-    let mut folders: Vec<PathBuf> = directory(config).into_iter().chain(own.into_iter().flatten().cloned()).collect();
+    let mut folders: Vec<PathBuf> =
+        directory(config).into_iter().chain(own.into_iter().flatten().cloned()).collect();
     let mut seen = std::collections::BTreeSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
     folders
@@ -103,9 +104,9 @@ pub(crate) fn folders(config: &Config) -> Vec<PathBuf> {
 
 /// `kind/name` taken apart.
 pub(crate) fn kind_and_name(item: &str) -> Result<(Kind, &str), Failure> {
-    let (kind, name) = item
-        .split_once('/')
-        .ok_or_else(|| Failure::usage(format!("`{item}` is no plugin: write kind/name, as in `driver/netmiko`")))?;
+    let (kind, name) = item.split_once('/').ok_or_else(|| {
+        Failure::usage(format!("`{item}` is no plugin: write kind/name, as in `driver/netmiko`"))
+    })?;
     let kind = kind.parse().map_err(|e: netpulse_model::plugin::NoKind| Failure::usage(e.to_string()))?;
     Ok((kind, name))
 }
@@ -145,6 +146,11 @@ pub(crate) fn list_built_in(plugins: &Plugins) {
         plugins.register(kind, name, description, Implementation::Listed);
     }
     for scheduler in netpulse_scheduler::built_in() {
-        plugins.register(Kind::Scheduler, scheduler.name(), "Chooses nodes for devices", Implementation::Listed);
+        plugins.register(
+            Kind::Scheduler,
+            scheduler.name(),
+            "Chooses nodes for devices",
+            Implementation::Listed,
+        );
     }
 }

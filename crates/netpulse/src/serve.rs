@@ -198,11 +198,11 @@ fn start(
     crate::block_on(async {
         let mut stop = Stop::listen()?;
         let mut server = tokio::select! {
-            server = Server::start(config, shape) => server?,
+            server = Box::pin(Server::start(config, shape)) => server?,
             // It was still waiting for its store: nothing has begun.
             () = stop.asked() => return Ok(Exit::Ok),
         };
-        ui.line(&ready(shape, &server));
+        ui.announce(&ready(shape, &server));
         let ended = tokio::select! {
             () = stop.asked() => Ok(()),
             ended = server.ended() => ended,

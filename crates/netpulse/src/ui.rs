@@ -73,6 +73,11 @@ pub struct Ui {
     err_color: bool,
 }
 
+/// A line on standard error. Where that cannot be written there is nobody to tell.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 impl Ui {
     /// By the terminal, `NO_COLOR` and the wanted format.
     pub fn new(format: Format) -> Self {
@@ -114,6 +119,14 @@ impl Ui {
         }
     }
 
+    /// A line of a server, which goes on when nobody can read it (its output's disk is full).
+    pub fn announce(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            tracing::warn!(%error, "standard output cannot be written");
+        }
+    }
+
     /// A line of results in a tone.
     pub fn toned(&self, text: &str, tone: Tone) {
         self.line(&paint(text, tone, self.out_color));
@@ -121,27 +134,28 @@ impl Ui {
 
     /// A line about what is going on.
     pub fn note(&self, text: &str) {
-        eprintln!("{text}");
+        tell(text);
     }
 
     /// A line about what is going on, in a tone.
     pub fn note_toned(&self, text: &str, tone: Tone) {
-        eprintln!("{}", paint(text, tone, self.err_color));
+        tell(&paint(text, tone, self.err_color));
     }
 
     /// Something that a person should know.
     pub fn warn(&self, text: &str) {
-        eprintln!("{} {text}", paint("warning:", Tone::Busy, self.err_color));
+        tell(&format!("{} {text}", paint("warning:", Tone::Busy, self.err_color)));
     }
 
     /// Why the command ends without having done what was asked.
     pub fn failure(&self, failure: &Failure) {
-        eprintln!("{} {} ({})", paint("error:", Tone::Bad, self.err_color), failure.what, failure.code);
+        let error = paint("error:", Tone::Bad, self.err_color);
+        tell(&format!("{error} {} ({})", failure.what, failure.code));
         for detail in &failure.details {
-            eprintln!("  {detail}");
+            tell(&format!("  {detail}"));
         }
         if let Some(hint) = &failure.hint {
-            eprintln!("{} {hint}", paint("hint:", Tone::Strong, self.err_color));
+            tell(&format!("{} {hint}", paint("hint:", Tone::Strong, self.err_color)));
         }
     }
 
@@ -184,7 +198,7 @@ impl Ui {
     /// The same on standard error, for what is asked and not what came of it.
     pub fn note_table(&self, header: &[&str], rows: Vec<Vec<Text>>) {
         let width = if self.err_is_terminal { width_of(&Term::stderr()) } else { None };
-        eprintln!("{}", render_table(header, rows, width, self.err_color));
+        tell(&render_table(header, rows, width, self.err_color));
     }
 
     fn table_text(&self, header: &[&str], rows: Vec<Vec<Text>>) -> String {

@@ -2,7 +2,8 @@
 //! configuration into a candidate in which the word `bad` is an error.
 
 use netpulse_plugin_sdk::{
-    Call, ConnectionArgs, Driver, ErrorCode, ExecutionResult, Failure, Outcome, Plugin, Session, async_trait, json,
+    Call, ConnectionArgs, Driver, ErrorCode, ExecutionResult, Failure, Outcome, Plugin, Session, async_trait,
+    json,
 };
 
 struct Echo;

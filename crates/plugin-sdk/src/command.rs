@@ -22,17 +22,21 @@ pub(crate) fn read(arguments: &[String]) -> Result<Asked, String> {
         ["capabilities"] => return Ok(Asked::Capabilities),
         ["server", config] | ["server", "--config", config] | ["--config", config] => config,
         _ => {
-            return Err("this is a NetPulse plugin: run it with `capabilities` to see what it is; NetPulse runs it \
+            return Err(
+                "this is a NetPulse plugin: run it with `capabilities` to see what it is; NetPulse runs it \
                         with `server '<json>'`"
-                .to_owned());
+                    .to_owned(),
+            );
         }
     };
-    let config: StartConfig = serde_json::from_str(config).map_err(|e| format!("the start's configuration: {e}"))?;
+    let config: StartConfig =
+        serde_json::from_str(config).map_err(|e| format!("the start's configuration: {e}"))?;
     if config.kind != "unix" && config.kind != "tcp" {
         return Err(format!("`{}` is no way to connect: unix or tcp", config.kind));
     }
     if let Some(timeout) = &config.idle_timeout {
-        duration(timeout).ok_or_else(|| format!("idleTimeout: `{timeout}` is no duration (`90s`, `1h30m`)"))?;
+        duration(timeout)
+            .ok_or_else(|| format!("idleTimeout: `{timeout}` is no duration (`90s`, `1h30m`)"))?;
     }
     Ok(Asked::Serve(Box::new(config)))
 }
@@ -93,7 +97,9 @@ mod tests {
     #[test]
     fn every_start_form_is_taken() {
         let config = r#"{"id":"a","type":"unix","location":"/tmp/a.sock","later":1}"#;
-        for arguments in [vec!["server", config], vec!["server", "--config", config], vec!["--config", config]] {
+        for arguments in
+            [vec!["server", config], vec!["server", "--config", config], vec!["--config", config]]
+        {
             let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             assert!(matches!(read(&arguments), Ok(Asked::Serve(_))), "{arguments:?}");
         }

@@ -78,7 +78,11 @@ pub trait Scheduler: Send + Sync + 'static {
 
     /// Nodes for many hosts, aligned with them; by default one after the other, counting what
     /// each choice takes.
-    async fn batch_node_select(&self, nodes: &[NodeInfo], hosts: &[String]) -> Result<Vec<Option<String>>, Failure> {
+    async fn batch_node_select(
+        &self,
+        nodes: &[NodeInfo],
+        hosts: &[String],
+    ) -> Result<Vec<Option<String>>, Failure> {
         let mut nodes = nodes.to_vec();
         let mut chosen = Vec::with_capacity(hosts.len());
         for host in hosts {
@@ -150,7 +154,11 @@ pub struct Reference {
 #[async_trait]
 pub trait Credential: Send + Sync + 'static {
     /// The connection arguments that a reference stands for.
-    async fn get(&self, reference: Reference, connection_args: Map<String, Value>) -> Result<BTreeMap<String, String>, Failure>;
+    async fn get(
+        &self,
+        reference: Reference,
+        connection_args: Map<String, Value>,
+    ) -> Result<BTreeMap<String, String>, Failure>;
 
     /// Whether secrets can be given now, and what was seen.
     async fn validate(&self) -> Result<Map<String, Value>, Failure>;
@@ -187,7 +195,12 @@ pub trait Provider: Send + Sync + 'static {
 #[async_trait]
 pub trait Processor: Send + Sync + 'static {
     /// Processes.
-    async fn process(&self, settings: Value, results: Vec<PipelineResult>, call: &Call) -> Result<Vec<PipelineResult>, Failure>;
+    async fn process(
+        &self,
+        settings: Value,
+        results: Vec<PipelineResult>,
+        call: &Call,
+    ) -> Result<Vec<PipelineResult>, Failure>;
 }
 
 /// Judges gathered data.
@@ -201,7 +214,8 @@ pub trait Check: Send + Sync + 'static {
 #[async_trait]
 pub trait Output: Send + Sync + 'static {
     /// Sends.
-    async fn output(&self, settings: Value, results: Vec<PipelineResult>, call: &Call) -> Result<(), Failure>;
+    async fn output(&self, settings: Value, results: Vec<PipelineResult>, call: &Call)
+    -> Result<(), Failure>;
 }
 
 /// Takes the plugin's own settings, once, before any other call.

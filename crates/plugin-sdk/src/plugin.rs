@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::command::{self, Asked};
 use crate::driver::Driver;
-use crate::kinds::{Check, Configure, Credential, Output, Parser, Processor, Provider, Renderer, Scheduler, Webhook};
+use crate::kinds::{
+    Check, Configure, Credential, Output, Parser, Processor, Provider, Renderer, Scheduler, Webhook,
+};
 use crate::{log, serve};
 
 /// What answers a capability's requests.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use netpulse_model::plugin::{CONTRACT, Capabilities, Connect, Done, Event, Execute, Health, Kind, Leave, SessionRef, Tested};
-use netpulse_model::worker::NodeInfo;
 use netpulse_model::ConnectionArgs;
+use netpulse_model::plugin::{
+    CONTRACT, Capabilities, Connect, Done, Event, Execute, Health, Kind, Leave, SessionRef, Tested,
+};
+use netpulse_model::worker::NodeInfo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -106,7 +108,9 @@ impl App {
                 .ok_or_else(|| Failure::not_found(format!("this plugin has no {kind} {name}"))),
             None => match (of_kind.next(), of_kind.next()) {
                 (Some((index, _)), None) => Ok(index),
-                _ => Err(Failure::bad_request(format!("`name` is required: this plugin has several of {kind}"))),
+                _ => Err(Failure::bad_request(format!(
+                    "`name` is required: this plugin has several of {kind}"
+                ))),
             },
         }
     }
@@ -120,7 +124,13 @@ impl App {
     }
 
     /// Answers a POST.
-    pub(crate) async fn post(self: &Arc<Self>, path: &str, bytes: &[u8], deadline: Instant, ndjson: bool) -> Result<Reply, Failure> {
+    pub(crate) async fn post(
+        self: &Arc<Self>,
+        path: &str,
+        bytes: &[u8],
+        deadline: Instant,
+        ndjson: bool,
+    ) -> Result<Reply, Failure> {
         let body: Value = serde_json::from_slice(bytes)
             .map_err(|e| Failure::bad_request(format!("the body is no JSON: {e}")))?;
         if !body.is_object() {
@@ -139,7 +149,13 @@ impl App {
         self.other(path, body, &call).await.map(Reply::Json)
     }
 
-    async fn driver(self: &Arc<Self>, path: &str, body: Value, call: Call, ndjson: bool) -> Result<Reply, Failure> {
+    async fn driver(
+        self: &Arc<Self>,
+        path: &str,
+        body: Value,
+        call: Call,
+        ndjson: bool,
+    ) -> Result<Reply, Failure> {
         let sessions = self.sessions(&body)?;
         let answer = match path {
             "connect" => {
@@ -165,15 +181,16 @@ impl App {
             "alive" => json!({"alive": sessions.alive(&read::<SessionRef>(body)?).await?}),
             "test" => {
                 let request: Connect = read(body)?;
-                let tested = match sessions.driver().test(&ConnectionArgs(request.connection_args), &call).await {
-                    Ok(info) => Tested { success: true, info, ..Tested::default() },
-                    Err(failure) if failure.status == 400 => return Err(failure),
-                    Err(failure) => Tested {
-                        error: Some(failure.message),
-                        error_type: failure.code.map(|code| code.as_str().to_owned()),
-                        ..Tested::default()
-                    },
-                };
+                let tested =
+                    match sessions.driver().test(&ConnectionArgs(request.connection_args), &call).await {
+                        Ok(info) => Tested { success: true, info, ..Tested::default() },
+                        Err(failure) if failure.status == 400 => return Err(failure),
+                        Err(failure) => Tested {
+                            error: Some(failure.message),
+                            error_type: failure.code.map(|code| code.as_str().to_owned()),
+                            ..Tested::default()
+                        },
+                    };
                 to_value(&tested)
             }
             "validate" => {
@@ -210,7 +227,9 @@ impl App {
                 json!({})
             }
             "/template/render" => {
-                let Handler::Renderer(renderer) = handler(Kind::TemplateRenderer)? else { return Err(nobody()) };
+                let Handler::Renderer(renderer) = handler(Kind::TemplateRenderer)? else {
+                    return Err(nobody());
+                };
                 let request: RenderCall = read(body)?;
                 json!({"text": renderer.render(request, call).await?})
             }
@@ -252,12 +271,16 @@ impl App {
                     #[serde(default)]
                     connection_args: Map<String, Value>,
                 }
-                let Handler::Credential(credential) = handler(Kind::Credential)? else { return Err(nobody()) };
+                let Handler::Credential(credential) = handler(Kind::Credential)? else {
+                    return Err(nobody());
+                };
                 let request: Get = read(body)?;
                 json!({"values": credential.get(request.reference, request.connection_args).await?})
             }
             "/credential/validate" => {
-                let Handler::Credential(credential) = handler(Kind::Credential)? else { return Err(nobody()) };
+                let Handler::Credential(credential) = handler(Kind::Credential)? else {
+                    return Err(nobody());
+                };
                 match credential.validate().await {
                     Ok(detail) => json!({"success": true, "detail": detail}),
                     Err(failure) => json!({"success": false, "detail": {"error": failure.message}}),
@@ -303,9 +326,8 @@ fn settings(body: &Value) -> Value {
 fn results(body: &Value) -> Result<Vec<PipelineResult>, Failure> {
     match body.get("results") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(results) => {
-            serde_json::from_value(results.clone()).map_err(|e| Failure::bad_request(format!("`results`: {e}")))
-        }
+        Some(results) => serde_json::from_value(results.clone())
+            .map_err(|e| Failure::bad_request(format!("`results`: {e}"))),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use netpulse_model::plugin::{Connect, Connected, Done, Event, Execute, Leave, SessionRef, WireError, WireResult};
+use netpulse_model::plugin::{
+    Connect, Connected, Done, Event, Execute, Leave, SessionRef, WireError, WireResult,
+};
 use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionResult, Outcome};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -170,7 +172,11 @@ impl Sessions {
         let granted = if events.is_some() { request.granted } else { usize::MAX };
         let mut course = Course { items, events, granting, granted, results: Vec::new(), call };
         let work = async {
-            if changes { course.config(session.as_mut()).await } else { course.commands(session.as_mut()).await }
+            if changes {
+                course.config(session.as_mut()).await
+            } else {
+                course.commands(session.as_mut()).await
+            }
         };
         let done = tokio::select! {
             biased;
@@ -289,7 +295,10 @@ impl Course {
             }
             None => {
                 let error = self.canceled();
-                return Done { untouched: Some(true), ..self.done(Some(error), Some(Outcome::NotApplied), false) };
+                return Done {
+                    untouched: Some(true),
+                    ..self.done(Some(error), Some(Outcome::NotApplied), false)
+                };
             }
         }
         for index in 0..self.items.len() {
@@ -342,7 +351,13 @@ impl Course {
     }
 
     /// Leaves configuration mode after something went wrong; lines from `rest` on were not sent.
-    async fn undo(&mut self, session: &mut dyn Session, error: WireError, rest: usize, untouched: bool) -> Done {
+    async fn undo(
+        &mut self,
+        session: &mut dyn Session,
+        error: WireError,
+        rest: usize,
+        untouched: bool,
+    ) -> Done {
         let undone = tokio::time::timeout(GRACE, session.discard(&self.call)).await;
         for line in self.items.get(rest..).unwrap_or_default() {
             self.results.push(ExecutionResult::failed(line.clone(), "Skipped due to previous error"));

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -136,7 +136,8 @@ fn listen(config: &StartConfig) -> Result<(Listener, String), String> {
     if config.kind == "tcp" {
         let place = if config.location.is_empty() { "127.0.0.1:0" } else { &config.location };
         // `:65454` is how the older form writes a port.
-        let place = place.strip_prefix(':').map_or_else(|| place.to_owned(), |port| format!("127.0.0.1:{port}"));
+        let place =
+            place.strip_prefix(':').map_or_else(|| place.to_owned(), |port| format!("127.0.0.1:{port}"));
         let place: SocketAddr = place.parse().map_err(|_| format!("`{place}` is no address and port"))?;
         if !place.ip().is_loopback() {
             return Err(format!("{place} is open to the network; a plugin listens on loopback only"));
@@ -211,8 +212,10 @@ where
             let shared = Arc::clone(&shared);
             async move { Ok::<_, Infallible>(answer(&shared, request).await) }
         });
-        let connection =
-            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(io, service);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -239,7 +242,10 @@ impl Body for Out {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
             Self::Stream(lines, _) => lines.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line)))),
@@ -332,7 +338,9 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Out> {
     let ndjson = head(ACCEPT.as_str()).contains(NDJSON);
     let body = match Limited::new(request.into_body(), MAX_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return text(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body cannot be read: {error}")),
+        Err(error) => {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body cannot be read: {error}"));
+        }
     };
     match shared.app.post(&path, &body, deadline, ndjson).await {
         Ok(Reply::Json(value)) => json(&value),

@@ -112,7 +112,8 @@ fn milliseconds(time: Duration) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let files: Vec<PathBuf> = std::env::args().skip(1).map(|a| PathBuf::from(a).canonicalize().unwrap()).collect();
+    let files: Vec<PathBuf> =
+        std::env::args().skip(1).map(|a| PathBuf::from(a).canonicalize().unwrap()).collect();
     let [guard, echo, stress] = files.as_slice() else { panic!("give guard, echo_driver and stress plugin") };
     let host = HostSettings::new(GuardProgram { program: guard.clone(), arguments: Vec::new() });
     println!("load {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
@@ -130,15 +131,27 @@ async fn main() {
         plugins.stop().await;
     }
     cold.sort();
-    println!("first call on a cold plugin (discovery cached, start, connect, command): p50 {:.1} ms, max {:.1} ms", milliseconds(cold[10]), milliseconds(cold[19]));
+    println!(
+        "first call on a cold plugin (discovery cached, start, connect, command): p50 {:.1} ms, max {:.1} ms",
+        milliseconds(cold[10]),
+        milliseconds(cold[19])
+    );
 
     let plugins = registry(folder.path(), &host);
     let mut external = driver(&plugins, "echo").await.connect(&args()).await.unwrap();
     let mut built_in: Box<dyn DriverSession> = Box::new(BuiltIn("192.0.2.1".into()));
     let (inside, inside_99) = calls(&mut built_in).await;
     let (outside, outside_99) = calls(&mut external).await;
-    println!("driver call built in: p50 {:.4} ms, p99 {:.4} ms", milliseconds(inside), milliseconds(inside_99));
-    println!("driver call external: p50 {:.4} ms, p99 {:.4} ms", milliseconds(outside), milliseconds(outside_99));
+    println!(
+        "driver call built in: p50 {:.4} ms, p99 {:.4} ms",
+        milliseconds(inside),
+        milliseconds(inside_99)
+    );
+    println!(
+        "driver call external: p50 {:.4} ms, p99 {:.4} ms",
+        milliseconds(outside),
+        milliseconds(outside_99)
+    );
     println!("overhead p50: {:.4} ms", milliseconds(outside.saturating_sub(inside)));
     plugins.stop().await;
 
@@ -153,10 +166,16 @@ async fn main() {
     }
     let began = Instant::now();
     assert_eq!(registry(fifty.path(), &host).list().await.len(), 50);
-    println!("discovery of 50 plugins, never seen before (shell scripts): {:.0} ms", milliseconds(began.elapsed()));
+    println!(
+        "discovery of 50 plugins, never seen before (shell scripts): {:.0} ms",
+        milliseconds(began.elapsed())
+    );
     let began = Instant::now();
     assert_eq!(registry(fifty.path(), &host).list().await.len(), 50);
-    println!("discovery of 50 plugins, cached: {:.2} ms (the server's start does not wait for it)", milliseconds(began.elapsed()));
+    println!(
+        "discovery of 50 plugins, cached: {:.2} ms (the server's start does not wait for it)",
+        milliseconds(began.elapsed())
+    );
 
     let folder = folder_of(&[("stress", stress)]);
     let plugins = registry(folder.path(), &host);
@@ -172,7 +191,11 @@ async fn main() {
         });
         tokio::time::sleep(Duration::from_millis(200)).await;
         let killed = Instant::now();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
         let (ended, report) = call.await.unwrap();
         assert!(report.error.is_some());
         worst = worst.max(ended.duration_since(killed));
@@ -183,7 +206,11 @@ async fn main() {
             again = began.elapsed();
         }
     }
-    println!("kill -9 in a call: its error after at most {:.1} ms; the next call, with a new process, {:.1} ms", milliseconds(worst), milliseconds(again));
+    println!(
+        "kill -9 in a call: its error after at most {:.1} ms; the next call, with a new process, {:.1} ms",
+        milliseconds(worst),
+        milliseconds(again)
+    );
     plugins.stop().await;
     println!("load {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use netpulse_model::{ConnectionArgs, CredentialRef, ErrorCode, ErrorInfo};
 
-use crate::{CredentialManager, CredentialProvider, Failed, PluginError, SecretValues};
+use crate::{
+    CredentialManager, CredentialProvider, Failed, Implementation, Kind, PluginError, Plugins, SecretValues,
+};
 
 /// What clients of the early API call the provider for HashiCorp Vault.
 const VAULT_ALIAS: (&str, &str) = ("vault", "vault_kv");
@@ -23,6 +25,20 @@ struct Inner {
     /// The names that references may use, the default among them.
     names: Vec<String>,
     by_name: BTreeMap<String, Arc<dyn CredentialProvider>>,
+    /// Where names that are none of these may be known.
+    plugins: Plugins,
+}
+
+impl Inner {
+    fn get(&self, name: &str) -> Option<Arc<dyn CredentialProvider>> {
+        if let Some(provider) = self.by_name.get(name) {
+            return Some(Arc::clone(provider));
+        }
+        match self.plugins.get(Kind::Credential, name)? {
+            Implementation::Credential(provider) => Some(provider),
+            _ => None,
+        }
+    }
 }
 
 impl Credentials {
@@ -30,6 +46,17 @@ impl Credentials {
     /// references that name none.
     #[must_use]
     pub fn new(default: &str, names: &[String], providers: Vec<Arc<dyn CredentialProvider>>) -> Self {
+        Self::with_plugins(default, names, providers, Plugins::default())
+    }
+
+    /// As [`Credentials::new`]; names that are none of these are looked for among the plugins.
+    #[must_use]
+    pub fn with_plugins(
+        default: &str,
+        names: &[String],
+        providers: Vec<Arc<dyn CredentialProvider>>,
+        plugins: Plugins,
+    ) -> Self {
         let mut allowed: Vec<String> = Vec::new();
         for name in std::iter::once(default).chain(names.iter().map(String::as_str)).map(canonical) {
             if !allowed.contains(&name) {
@@ -37,7 +64,9 @@ impl Credentials {
             }
         }
         let by_name = providers.into_iter().map(|p| (p.name().to_owned(), p)).collect();
-        Self { inner: Some(Arc::new(Inner { default: canonical(default), names: allowed, by_name })) }
+        Self {
+            inner: Some(Arc::new(Inner { default: canonical(default), names: allowed, by_name, plugins })),
+        }
     }
 
     /// Whether references are served at all.
@@ -51,19 +80,19 @@ impl Credentials {
     pub fn missing(&self) -> Vec<&str> {
         let inner = self.inner.iter();
         inner
-            .flat_map(|inner| inner.names.iter().filter(|name| !inner.by_name.contains_key(*name)))
+            .flat_map(|inner| inner.names.iter().filter(|name| inner.get(name).is_none()))
             .map(String::as_str)
             .collect()
     }
 
     /// The providers that references may use.
     #[must_use]
-    pub fn providers(&self) -> Vec<&Arc<dyn CredentialProvider>> {
+    pub fn providers(&self) -> Vec<Arc<dyn CredentialProvider>> {
         let inner = self.inner.iter();
-        inner.flat_map(|inner| inner.names.iter().filter_map(|name| inner.by_name.get(name))).collect()
+        inner.flat_map(|inner| inner.names.iter().filter_map(|name| inner.get(name))).collect()
     }
 
-    fn provider(&self, reference: &CredentialRef) -> Result<&Arc<dyn CredentialProvider>, PluginError> {
+    fn provider(&self, reference: &CredentialRef) -> Result<Arc<dyn CredentialProvider>, PluginError> {
         let Some(inner) = &self.inner else {
             let sentence = "Credential support is disabled in server configuration";
             return Err(PluginError::new(Failed::BadRequest, sentence));
@@ -75,7 +104,7 @@ impl Credentials {
             let sentence = format!("Unsupported credential provider: {given}");
             return Err(PluginError::new(Failed::BadRequest, sentence));
         }
-        inner.by_name.get(name).ok_or_else(|| {
+        inner.get(name).ok_or_else(|| {
             PluginError::new(Failed::BadRequest, format!("Credential provider not found: {name}"))
         })
     }
@@ -135,7 +164,9 @@ impl Credentials {
     /// The provider that manages secrets: the default one, else the first that does.
     #[must_use]
     pub fn managing(&self) -> Option<(&Arc<dyn CredentialProvider>, &dyn CredentialManager)> {
-        self.providers().into_iter().find_map(|provider| Some((provider, provider.manager()?)))
+        let inner = self.inner.as_ref()?;
+        let built_in = inner.names.iter().filter_map(|name| inner.by_name.get(name));
+        built_in.into_iter().find_map(|provider| Some((provider, provider.manager()?)))
     }
 }
 

@@ -83,7 +83,9 @@ fn walk(folder: &Path, depth: usize, seen: &mut std::collections::BTreeSet<PathB
     };
     match std::fs::metadata(folder) {
         Ok(meta) if !trusted(&meta) => {
-            return found.push(wrong("the folder belongs to another user, or everybody may write into it".to_owned()));
+            return found.push(wrong(
+                "the folder belongs to another user, or everybody may write into it".to_owned(),
+            ));
         }
         Ok(_) => {}
         Err(error) => return found.push(wrong(format!("the folder cannot be looked at: {error}"))),
@@ -182,7 +184,8 @@ fn check(path: &Path, text: &str) -> Option<What> {
     }
     let name = name?;
     let beside = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let rego = beside.into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|e| e == "rego"));
+    let rego =
+        beside.into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|e| e == "rego"));
     if !rego {
         return Some(What::Wrong(format!("the manifest of the check `{name}` has no .rego file beside it")));
     }
@@ -236,13 +239,14 @@ impl Cache {
 
     fn save(&self) {
         let Some(file) = &self.file else { return };
-        let written = serde_json::to_vec(&*self.known.lock()).map_err(std::io::Error::other).and_then(|bytes| {
-            let folder = file.parent().unwrap_or(Path::new("."));
-            let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-            temporary.write_all(&bytes)?;
-            temporary.persist(file).map_err(|e| e.error)?;
-            Ok(())
-        });
+        let written =
+            serde_json::to_vec(&*self.known.lock()).map_err(std::io::Error::other).and_then(|bytes| {
+                let folder = file.parent().unwrap_or(Path::new("."));
+                let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+                temporary.write_all(&bytes)?;
+                temporary.persist(file).map_err(|e| e.error)?;
+                Ok(())
+            });
         if let Err(error) = written {
             tracing::warn!(file = %file.display(), %error, "the cache of plugins cannot be written; the next start asks them again");
         }
@@ -280,8 +284,10 @@ pub(crate) async fn ask_all(
         };
         answers.push((path, answer));
     }
-    let known: BTreeMap<PathBuf, Known> =
-        answers.iter().filter_map(|(path, answer)| Some((path.clone(), answer.as_ref().ok()?.clone()))).collect();
+    let known: BTreeMap<PathBuf, Known> = answers
+        .iter()
+        .filter_map(|(path, answer)| Some((path.clone(), answer.as_ref().ok()?.clone())))
+        .collect();
     let gone = {
         let mut now = cache.known.lock();
         let gone = now.len() != known.len();
@@ -336,7 +342,9 @@ pub(crate) async fn capabilities(path: &Path, host: &HostSettings) -> Result<Cap
 /// The older form: name to kinds.
 fn older(by_type: &BTreeMap<String, Vec<String>>) -> Vec<Capability> {
     let pairs = by_type.iter().flat_map(|(name, kinds)| kinds.iter().map(move |kind| (name, kind)));
-    pairs.map(|(name, kind)| Capability { kind: kind.clone(), name: name.clone(), ..Capability::default() }).collect()
+    pairs
+        .map(|(name, kind)| Capability { kind: kind.clone(), name: name.clone(), ..Capability::default() })
+        .collect()
 }
 
 fn check_capabilities(read: &Capabilities) -> Result<(), String> {
@@ -397,13 +405,18 @@ mod tests {
         std::fs::write(&path, "#!/bin/sh\n").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
         let found = scan(&[folder.path().to_owned()]);
-        assert!(matches!(&found[0].what, What::Wrong(why) if why.contains("everybody may write")), "{found:?}");
+        assert!(
+            matches!(&found[0].what, What::Wrong(why) if why.contains("everybody may write")),
+            "{found:?}"
+        );
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         assert!(matches!(scan(&[folder.path().to_owned()])[0].what, What::Program(_)));
     }
 
     #[test]
     fn names_are_lower_case_words() {
-        assert!(is_name("acme_2") && !is_name("2acme") && !is_name("Acme") && !is_name("") && !is_name("a-b"));
+        assert!(
+            is_name("acme_2") && !is_name("2acme") && !is_name("Acme") && !is_name("") && !is_name("a-b")
+        );
     }
 }

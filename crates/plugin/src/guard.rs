@@ -55,11 +55,7 @@ fn guard(program: &OsString, arguments: impl Iterator<Item = OsString>) -> i32 {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         say(&format!("orphans cannot be collected: {error}"));
     }
-    let spawned = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .spawn();
+    let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).current_dir("/").spawn();
     let child = match spawned {
         Ok(child) => child,
         Err(error) => {
@@ -139,7 +135,9 @@ pub fn descendants(root: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let mut parents: Vec<(u32, u32)> = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         // It may have ended since it was listed.
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // The name, in parentheses, may hold anything: what follows the last one is safe.

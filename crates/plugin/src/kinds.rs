@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use netpulse_model::worker::NodeInfo;
 pub use netpulse_model::CredentialRef;
+use netpulse_model::worker::NodeInfo;
 use netpulse_model::{ConnectionArgs, Job};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

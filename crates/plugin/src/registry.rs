@@ -223,9 +223,25 @@ struct Setup {
     cache: Arc<Cache>,
 }
 
-/// Called after every scan with the files of the data kinds that were found: kind and path. What
-/// it finds wrong with a file comes back, with the file.
-pub type OnScan = Arc<dyn Fn(&[(Kind, PathBuf)]) -> Vec<(PathBuf, String)> + Send + Sync>;
+/// Called after every scan with the files of the data kinds that were found: kind and path.
+pub type OnScan = Arc<dyn Fn(&[(Kind, PathBuf)]) -> Scanned + Send + Sync>;
+
+/// What was made of data files.
+#[derive(Default)]
+pub struct Scanned {
+    /// What is wrong with a file.
+    pub errors: Vec<(PathBuf, String)>,
+    /// Built-in drivers that take the place of earlier ones of their names: those that know the new
+    /// platforms.
+    pub drivers: Vec<(Arc<dyn Driver>, &'static str)>,
+}
+
+/// The platform files in these folders. Blocking, and quick: nothing is run.
+#[must_use]
+pub fn platform_files(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let found = discovery::scan(folders).into_iter();
+    found.filter(|file| matches!(file.what, What::Data(Kind::Platform, ..))).map(|file| file.path).collect()
+}
 
 impl std::fmt::Debug for Plugins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -313,7 +329,11 @@ impl Plugins {
             let entries = self.0.built_in.read();
             entries.iter().find(|e| e.kind == Some(kind) && e.name == name).map(|e| e.implementation.clone())
         };
-        let found = if self.overridden(kind, name) { external().or_else(built_in) } else { built_in().or_else(external) };
+        let found = if self.overridden(kind, name) {
+            external().or_else(built_in)
+        } else {
+            built_in().or_else(external)
+        };
         if found.is_none() && !self.0.scanned.load(Ordering::Acquire) {
             self.0.misses.fetch_add(1, Ordering::Relaxed);
         }
@@ -377,7 +397,8 @@ impl Plugins {
     #[must_use]
     pub fn external_names(&self, kind: Kind) -> Vec<String> {
         let catalog = self.0.external.read();
-        let mut names: Vec<String> = catalog.by_name.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n.clone()).collect();
+        let mut names: Vec<String> =
+            catalog.by_name.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n.clone()).collect();
         names.sort();
         names
     }
@@ -429,7 +450,11 @@ impl Plugins {
         handles.retain(|handle| handle.kind == Some(kind) && handle.name == name);
         let counting = {
             let catalog = self.0.external.read();
-            catalog.by_name.get(&(kind, name.to_owned())).and_then(|i| catalog.entries.get(*i)).and_then(|e| e.path.clone())
+            catalog
+                .by_name
+                .get(&(kind, name.to_owned()))
+                .and_then(|i| catalog.entries.get(*i))
+                .and_then(|e| e.path.clone())
         };
         handles.sort_by_key(|handle| handle.path != counting);
         handles
@@ -466,10 +491,12 @@ impl Plugins {
                     data.push((kind, file.path.clone()));
                     entries.push(Entry { kind: Some(kind), name, description, ..blank(file.path) });
                 }
-                What::Program(stamp) => match setup.folders.admit.as_ref().map_or(Ok(()), |admit| admit(&file.path)) {
-                    Ok(()) => programs.push((file.path, stamp)),
-                    Err(why) => entries.push(broken(file.path, why)),
-                },
+                What::Program(stamp) => {
+                    match setup.folders.admit.as_ref().map_or(Ok(()), |admit| admit(&file.path)) {
+                        Ok(()) => programs.push((file.path, stamp)),
+                        Err(why) => entries.push(broken(file.path, why)),
+                    }
+                }
             }
         }
         let answers = discovery::ask_all(programs, &setup.cache, &setup.host).await;
@@ -488,7 +515,11 @@ impl Plugins {
             }
         }
         for hook in self.0.on_scan.read().iter() {
-            for (path, why) in hook(&data) {
+            let scanned = hook(&data);
+            for (driver, description) in scanned.drivers {
+                self.register_driver(driver, description);
+            }
+            for (path, why) in scanned.errors {
                 if let Some(entry) = entries.iter_mut().find(|e| e.path.as_ref() == Some(&path)) {
                     entry.error = Some(why);
                 }
@@ -532,16 +563,24 @@ impl Plugins {
             let key = (kind, entry.name.clone());
             let label = format!("{kind}/{}", entry.name);
             let path = entry.path.clone().unwrap_or_default();
-            let file = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let file =
+                |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let error = if built_in.contains(&key) && !listed(&folders.overrides, kind, &entry.name) {
-                Some(format!("is skipped: {label} is built in (`plugin.override: [\"{label}\"]` puts it in its place)"))
+                Some(format!(
+                    "is skipped: {label} is built in (`plugin.override: [\"{label}\"]` puts it in its place)"
+                ))
             } else if let Some(other) = ids.get(&(entry.id.clone(), kind, entry.name.clone())) {
                 Some(format!("is skipped: {} has the same id `{}`", other.display(), entry.id))
-            } else if let Some(first) = by_name.get(&key).and_then(|i| entries.get(*i)).and_then(|e| e.path.clone()) {
+            } else if let Some(first) =
+                by_name.get(&key).and_then(|i| entries.get(*i)).and_then(|e| e.path.clone())
+            {
                 let preferred = folders.prefer.get(&label).is_some_and(|name| *name == file(&path));
                 if preferred {
                     if let Some(loser) = by_name.get(&key).copied().and_then(|i| entries.get_mut(i)) {
-                        loser.error = Some(format!("is skipped: `plugin.prefer` chooses {} for {label}", path.display()));
+                        loser.error = Some(format!(
+                            "is skipped: `plugin.prefer` chooses {} for {label}",
+                            path.display()
+                        ));
                         loser.counts = false;
                     }
                     by_name.remove(&key);
@@ -576,7 +615,8 @@ impl Setup {
     /// The program of that file: the one that runs when the file has not changed.
     fn program(&self, before: &Catalog, path: &Path, known: &Known) -> Arc<Program> {
         let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let settings = self.folders.settings.get(&file).or_else(|| self.folders.settings.get(&known.capabilities.id));
+        let settings =
+            self.folders.settings.get(&file).or_else(|| self.folders.settings.get(&known.capabilities.id));
         if let Some((old, program)) = before.programs.get(path)
             && old.same_file(known)
             && program.settings() == settings
@@ -633,9 +673,10 @@ fn entry(program: &Arc<Program>, capability: &Capability) -> Entry {
     let kind = capability.kind.parse::<Kind>().ok().filter(|kind| *kind != Kind::Platform);
     let implementation = match kind {
         None => Err(format!("declares the kind `{}`, which this NetPulse does not know", capability.kind)),
-        Some(_) if !discovery::is_name(&capability.name) => {
-            Err(format!("declares the name `{}`; a name is of a-z, 0-9 and _ and begins with a letter", capability.name))
-        }
+        Some(_) if !discovery::is_name(&capability.name) => Err(format!(
+            "declares the name `{}`; a name is of a-z, 0-9 and _ and begins with a letter",
+            capability.name
+        )),
         Some(kind) => implement(kind, Plugin::new(Arc::clone(program), capability.clone())),
     };
     let (implementation, error) = match implementation {
@@ -660,7 +701,9 @@ fn entry(program: &Arc<Program>, capability: &Capability) -> Entry {
 fn implement(kind: Kind, plugin: Plugin) -> Result<Implementation, String> {
     Ok(match kind {
         Kind::Driver => Implementation::Driver(Arc::new(ExternalDriver::new(plugin)?)),
-        Kind::TemplateRenderer | Kind::TemplateParser => Implementation::Template(Arc::new(ExternalTemplate::new(plugin)?)),
+        Kind::TemplateRenderer | Kind::TemplateParser => {
+            Implementation::Template(Arc::new(ExternalTemplate::new(plugin)?))
+        }
         Kind::Scheduler => Implementation::Scheduler(Arc::new(External::new(plugin, kind)?)),
         Kind::Webhook => Implementation::Webhook(Arc::new(External::new(plugin, kind)?)),
         Kind::Credential => Implementation::Credential(Arc::new(External::new(plugin, kind)?)),

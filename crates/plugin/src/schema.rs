@@ -78,7 +78,9 @@ impl Schema {
             Value::Object(_) | Value::Bool(_) => value.clone(),
             Value::String(text) if text.trim().is_empty() => return Ok(None),
             Value::String(text) => {
-                let json = STANDARD.decode(text.trim()).map_err(|e| format!("the schema is neither an object nor base64: {e}"))?;
+                let json = STANDARD
+                    .decode(text.trim())
+                    .map_err(|e| format!("the schema is neither an object nor base64: {e}"))?;
                 serde_json::from_slice(&json).map_err(|e| format!("the schema in base64 is no JSON: {e}"))?
             }
             _ => return Err("a schema is an object, `true` or `false`".to_owned()),
@@ -148,7 +150,12 @@ struct Check<'a> {
 impl Check<'_> {
     fn wrong(&mut self, loc: &[Value], kind: &str, msg: impl Into<String>, input: &Value) {
         if self.errors.len() < MISTAKES {
-            self.errors.push(FieldError { kind: kind.into(), loc: loc.to_vec(), msg: msg.into(), input: input.clone() });
+            self.errors.push(FieldError {
+                kind: kind.into(),
+                loc: loc.to_vec(),
+                msg: msg.into(),
+                input: input.clone(),
+            });
         }
     }
 
@@ -171,7 +178,12 @@ impl Check<'_> {
         if let Some(target) = map.get("$ref").and_then(Value::as_str) {
             match target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)) {
                 Some(target) => self.value(target, value, loc, depth + 1),
-                None => self.wrong(loc, "schema", format!("the plugin's schema refers to `{target}`, which is not there"), &Value::Null),
+                None => self.wrong(
+                    loc,
+                    "schema",
+                    format!("the plugin's schema refers to `{target}`, which is not there"),
+                    &Value::Null,
+                ),
             }
         }
         if let Some(kinds) = map.get("type") {
@@ -205,9 +217,17 @@ impl Check<'_> {
         self.combined(map, value, loc, depth);
     }
 
-    fn object(&mut self, schema: &Map<String, Value>, fields: &Map<String, Value>, loc: &[Value], depth: usize) {
+    fn object(
+        &mut self,
+        schema: &Map<String, Value>,
+        fields: &Map<String, Value>,
+        loc: &[Value],
+        depth: usize,
+    ) {
         let below = |key: &str| loc.iter().cloned().chain([Value::from(key)]).collect::<Vec<_>>();
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in
+            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+        {
             if !fields.contains_key(name) {
                 self.wrong(&below(name), "missing", "Field required", &Value::Null);
             }
@@ -235,7 +255,14 @@ impl Check<'_> {
         }
     }
 
-    fn array(&mut self, schema: &Map<String, Value>, items: &[Value], whole: &Value, loc: &[Value], depth: usize) {
+    fn array(
+        &mut self,
+        schema: &Map<String, Value>,
+        items: &[Value],
+        whole: &Value,
+        loc: &[Value],
+        depth: usize,
+    ) {
         if let Some(least) = size(schema, "minItems").filter(|least| items.len() < *least) {
             self.wrong(loc, "too_short", format!("Input should have at least {least} items"), whole);
         }
@@ -259,7 +286,12 @@ impl Check<'_> {
     fn text(&mut self, schema: &Map<String, Value>, text: &str, whole: &Value, loc: &[Value]) {
         let length = text.chars().count();
         if let Some(least) = size(schema, "minLength").filter(|least| length < *least) {
-            self.wrong(loc, "string_too_short", format!("Input should have at least {least} characters"), whole);
+            self.wrong(
+                loc,
+                "string_too_short",
+                format!("Input should have at least {least} characters"),
+                whole,
+            );
         }
         if let Some(most) = size(schema, "maxLength").filter(|most| length > *most) {
             self.wrong(loc, "string_too_long", format!("Input should have at most {most} characters"), whole);
@@ -271,14 +303,30 @@ impl Check<'_> {
         }
     }
 
-    fn number(&mut self, schema: &Map<String, Value>, number: &serde_json::Number, whole: &Value, loc: &[Value]) {
+    fn number(
+        &mut self,
+        schema: &Map<String, Value>,
+        number: &serde_json::Number,
+        whole: &Value,
+        loc: &[Value],
+    ) {
         let Some(number) = number.as_f64() else { return };
         let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
         if let Some(least) = bound("minimum").filter(|least| number < *least) {
-            self.wrong(loc, "greater_than_equal", format!("Input should be greater than or equal to {least}"), whole);
+            self.wrong(
+                loc,
+                "greater_than_equal",
+                format!("Input should be greater than or equal to {least}"),
+                whole,
+            );
         }
         if let Some(most) = bound("maximum").filter(|most| number > *most) {
-            self.wrong(loc, "less_than_equal", format!("Input should be less than or equal to {most}"), whole);
+            self.wrong(
+                loc,
+                "less_than_equal",
+                format!("Input should be less than or equal to {most}"),
+                whole,
+            );
         }
         if let Some(above) = bound("exclusiveMinimum").filter(|above| number <= *above) {
             self.wrong(loc, "greater_than", format!("Input should be greater than {above}"), whole);
@@ -300,17 +348,24 @@ impl Check<'_> {
             self.value(inner, value, loc, depth + 1);
         }
         if let Some(choices) = list("anyOf") {
-            let tried: Vec<Vec<FieldError>> = choices.iter().map(|c| self.fits(c, value, loc, depth)).collect();
+            let tried: Vec<Vec<FieldError>> =
+                choices.iter().map(|c| self.fits(c, value, loc, depth)).collect();
             if !tried.iter().any(Vec::is_empty) {
                 self.none_fits(tried, value, loc);
             }
         }
         if let Some(choices) = list("oneOf") {
-            let tried: Vec<Vec<FieldError>> = choices.iter().map(|c| self.fits(c, value, loc, depth)).collect();
+            let tried: Vec<Vec<FieldError>> =
+                choices.iter().map(|c| self.fits(c, value, loc, depth)).collect();
             match tried.iter().filter(|errors| errors.is_empty()).count() {
                 1 => {}
                 0 => self.none_fits(tried, value, loc),
-                n => self.wrong(loc, "one_of", format!("Input fits {n} forms and should fit exactly one"), value),
+                n => self.wrong(
+                    loc,
+                    "one_of",
+                    format!("Input fits {n} forms and should fit exactly one"),
+                    value,
+                ),
             }
         }
         if let Some(not) = schema.get("not")
@@ -341,7 +396,11 @@ fn is(value: &Value, name: &str) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "number" => value.is_number(),
-        "integer" => value.as_i64().is_some() || value.as_u64().is_some() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
+        "integer" => {
+            value.as_i64().is_some()
+                || value.as_u64().is_some()
+                || value.as_f64().is_some_and(|f| f.fract() == 0.0)
+        }
         _ => false,
     }
 }
@@ -352,38 +411,119 @@ mod tests {
     use serde_json::json;
 
     fn errors(schema: Value, value: Value) -> Vec<String> {
-        Schema::read(&schema).unwrap().unwrap().check(&value, &["args"]).iter().map(ToString::to_string).collect()
+        Schema::read(&schema)
+            .unwrap()
+            .unwrap()
+            .check(&value, &["args"])
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn each_keyword_takes_what_is_right_and_names_what_is_wrong() {
         let cases = [
             (json!({"type": "integer"}), json!(5), json!("5"), "args: Input should be integer"),
-            (json!({"type": ["string", "null"]}), json!(null), json!(1), "args: Input should be string or null"),
+            (
+                json!({"type": ["string", "null"]}),
+                json!(null),
+                json!(1),
+                "args: Input should be string or null",
+            ),
             (json!({"enum": ["a", 1]}), json!(1), json!("b"), "args: Input should be \"a\" or 1"),
             (json!({"const": true}), json!(true), json!(false), "args: Input should be true"),
             (json!({"required": ["host"]}), json!({"host": 1}), json!({}), "args.host: Field required"),
-            (json!({"properties": {"p": {"minimum": 1}}}), json!({"p": 1}), json!({"p": 0}), "args.p: Input should be greater than or equal to 1"),
-            (json!({"additionalProperties": false, "properties": {"a": true}}), json!({"a": 1}), json!({"b": 1}), "args.b: Extra inputs are not permitted"),
-            (json!({"additionalProperties": {"type": "string"}}), json!({"a": ""}), json!({"b": 1}), "args.b: Input should be string"),
-            (json!({"items": {"maxLength": 2}}), json!(["ab"]), json!(["a", "abc"]), "args.1: Input should have at most 2 characters"),
+            (
+                json!({"properties": {"p": {"minimum": 1}}}),
+                json!({"p": 1}),
+                json!({"p": 0}),
+                "args.p: Input should be greater than or equal to 1",
+            ),
+            (
+                json!({"additionalProperties": false, "properties": {"a": true}}),
+                json!({"a": 1}),
+                json!({"b": 1}),
+                "args.b: Extra inputs are not permitted",
+            ),
+            (
+                json!({"additionalProperties": {"type": "string"}}),
+                json!({"a": ""}),
+                json!({"b": 1}),
+                "args.b: Input should be string",
+            ),
+            (
+                json!({"items": {"maxLength": 2}}),
+                json!(["ab"]),
+                json!(["a", "abc"]),
+                "args.1: Input should have at most 2 characters",
+            ),
             (json!({"minItems": 1}), json!([1]), json!([]), "args: Input should have at least 1 items"),
             (json!({"maxItems": 1}), json!([1]), json!([1, 2]), "args: Input should have at most 1 items"),
-            (json!({"uniqueItems": true}), json!([1, 2]), json!([1, 1]), "args: Input should not hold an item twice"),
-            (json!({"minLength": 2}), json!("ab"), json!("a"), "args: Input should have at least 2 characters"),
+            (
+                json!({"uniqueItems": true}),
+                json!([1, 2]),
+                json!([1, 1]),
+                "args: Input should not hold an item twice",
+            ),
+            (
+                json!({"minLength": 2}),
+                json!("ab"),
+                json!("a"),
+                "args: Input should have at least 2 characters",
+            ),
             (json!({"pattern": "^a+$"}), json!("aa"), json!("ab"), "args: Input should match `^a+$`"),
             (json!({"exclusiveMinimum": 0}), json!(1), json!(0), "args: Input should be greater than 0"),
             (json!({"exclusiveMaximum": 9}), json!(8), json!(9), "args: Input should be less than 9"),
             (json!({"maximum": 9}), json!(9), json!(10), "args: Input should be less than or equal to 9"),
             (json!({"multipleOf": 0.5}), json!(1.5), json!(1.2), "args: Input should be a multiple of 0.5"),
-            (json!({"minProperties": 1}), json!({"a": 1}), json!({}), "args: Input should have at least 1 fields"),
-            (json!({"maxProperties": 0}), json!({}), json!({"a": 1}), "args: Input should have at most 0 fields"),
-            (json!({"propertyNames": {"pattern": "^x"}}), json!({"x": 1}), json!({"y": 1}), "args.y: Input should match `^x`"),
-            (json!({"anyOf": [{"type": "string"}, {"type": "null"}]}), json!("a"), json!(1), "args: Input should be string"),
-            (json!({"oneOf": [{"minimum": 1}, {"maximum": 5}]}), json!(0), json!(3), "args: Input fits 2 forms and should fit exactly one"),
-            (json!({"allOf": [{"minimum": 1}, {"maximum": 5}]}), json!(3), json!(9), "args: Input should be less than or equal to 5"),
-            (json!({"not": {"type": "string"}}), json!(1), json!("a"), "args: Input has a form that is not allowed"),
-            (json!({"$ref": "#/$defs/p", "$defs": {"p": {"type": "null"}}}), json!(null), json!(1), "args: Input should be null"),
+            (
+                json!({"minProperties": 1}),
+                json!({"a": 1}),
+                json!({}),
+                "args: Input should have at least 1 fields",
+            ),
+            (
+                json!({"maxProperties": 0}),
+                json!({}),
+                json!({"a": 1}),
+                "args: Input should have at most 0 fields",
+            ),
+            (
+                json!({"propertyNames": {"pattern": "^x"}}),
+                json!({"x": 1}),
+                json!({"y": 1}),
+                "args.y: Input should match `^x`",
+            ),
+            (
+                json!({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+                json!("a"),
+                json!(1),
+                "args: Input should be string",
+            ),
+            (
+                json!({"oneOf": [{"minimum": 1}, {"maximum": 5}]}),
+                json!(0),
+                json!(3),
+                "args: Input fits 2 forms and should fit exactly one",
+            ),
+            (
+                json!({"allOf": [{"minimum": 1}, {"maximum": 5}]}),
+                json!(3),
+                json!(9),
+                "args: Input should be less than or equal to 5",
+            ),
+            (
+                json!({"not": {"type": "string"}}),
+                json!(1),
+                json!("a"),
+                "args: Input has a form that is not allowed",
+            ),
+            (
+                json!({"$ref": "#/$defs/p", "$defs": {"p": {"type": "null"}}}),
+                json!(null),
+                json!(1),
+                "args: Input should be null",
+            ),
             (json!(false), json!(null), json!(1), "args: Nothing may stand here"),
         ];
         for (schema, good, bad, sentence) in cases {

@@ -1,6 +1,8 @@
 //! Promise 14 through the host: whatever a plugin does, it is one call's error, and the next call
 //! works. The plugin is `netpulse-stress-plugin`; how it starts is chosen by its file's name.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -8,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionRequest, ExecutionResult, JobId, Outcome};
 use netpulse_plugin::{
-    Driver, DriverSession, Drivers, Folders, GuardProgram, HostSettings, Implementation, Kind, Plugins, Report, Run,
-    Scope, State, Watch, Work,
+    Driver, DriverSession, Drivers, Folders, GuardProgram, HostSettings, Implementation, Kind, Plugins,
+    Report, Run, Scope, State, Watch, Work,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,11 @@ impl World {
     fn with(modes: &[&str], host: HostSettings, change: impl FnOnce(&mut Folders)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for mode in modes {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_netpulse-stress-plugin"), folder.path().join(mode)).unwrap();
+            std::os::unix::fs::symlink(
+                env!("CARGO_BIN_EXE_netpulse-stress-plugin"),
+                folder.path().join(mode),
+            )
+            .unwrap();
         }
         let mut folders = Folders { folders: vec![folder.path().to_owned()], ..Folders::default() };
         change(&mut folders);
@@ -85,7 +91,13 @@ impl Watch for Seen {
 }
 
 async fn run(session: &mut Box<dyn DriverSession>, command: &str) -> Report {
-    perform(session, json!({"command": [command]}), Work::Commands(vec![command.to_owned()]), Duration::from_secs(10)).await
+    perform(
+        session,
+        json!({"command": [command]}),
+        Work::Commands(vec![command.to_owned()]),
+        Duration::from_secs(10),
+    )
+    .await
 }
 
 async fn config(session: &mut Box<dyn DriverSession>, lines: &[&str]) -> Report {
@@ -93,7 +105,12 @@ async fn config(session: &mut Box<dyn DriverSession>, lines: &[&str]) -> Report 
     perform(session, json!({"config": lines}), Work::Config(lines), Duration::from_secs(10)).await
 }
 
-async fn perform(session: &mut Box<dyn DriverSession>, operation: Value, work: Work, time: Duration) -> Report {
+async fn perform(
+    session: &mut Box<dyn DriverSession>,
+    operation: Value,
+    work: Work,
+    time: Duration,
+) -> Report {
     let mut body = json!({"driver": "stress", "connection_args": args().0});
     body.as_object_mut().unwrap().extend(operation.as_object().unwrap().clone());
     let request = ExecutionRequest::read(&body, 300).unwrap();
@@ -155,7 +172,10 @@ async fn promise_14_a_crash_in_a_call_is_one_jobs_error_at_once() {
     let report = run(&mut session, "crash").await;
     let took = began.elapsed();
     let error = report.error.unwrap();
-    assert!(error.message.contains("exit status 101") && error.message.contains("index out of bounds"), "{error}");
+    assert!(
+        error.message.contains("exit status 101") && error.message.contains("index out of bounds"),
+        "{error}"
+    );
     assert!(!report.reusable);
     assert!(took < Duration::from_secs(1), "{took:?}");
     let mut session = world.session().await;
@@ -297,9 +317,11 @@ async fn promise_14_a_plugin_that_does_not_come_up_is_an_error_with_its_last_wor
         ("wrong_start", "answered for the start 00000000-another"),
     ] {
         let world = World::new(&[mode]);
-        let error = world.driver().await.connect(&args()).await.err().unwrap_or_else(|| panic!("{mode} connected"));
+        let error =
+            world.driver().await.connect(&args()).await.err().unwrap_or_else(|| panic!("{mode} connected"));
         assert_eq!(error.code, ErrorCode::PluginFailed, "{mode}: {error}");
-        let said = error.message.contains(says) || (mode == "foreign" && error.message.contains("192.0.2.1:80"));
+        let said =
+            error.message.contains(says) || (mode == "foreign" && error.message.contains("192.0.2.1:80"));
         assert!(said, "{mode}: {error}");
         world.plugins.stop().await;
     }
@@ -347,7 +369,10 @@ async fn promise_14_a_crashing_plugin_is_not_started_for_ever() {
             Err(error) => refused = error.message,
         }
     }
-    assert!(refused.contains("was started 3 times within 60 s") && refused.contains("started again in"), "{refused}");
+    assert!(
+        refused.contains("was started 3 times within 60 s") && refused.contains("started again in"),
+        "{refused}"
+    );
     let info = world.plugins.info(Kind::Driver, "stress").await;
     assert_eq!(info[0].state, State::Failed);
     assert_eq!(info[0].starts, 3);
@@ -370,7 +395,9 @@ async fn d2_a_plugin_that_ended_is_started_again() {
     let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
     gone(pid).await;
-    tokio::time::timeout(Duration::from_secs(5), session.closed()).await.expect("the idle session ends with it");
+    tokio::time::timeout(Duration::from_secs(5), session.closed())
+        .await
+        .expect("the idle session ends with it");
     assert_eq!(session.keepalive().await.unwrap_err().code, ErrorCode::SessionLost);
     let report = run(&mut session, "show clock").await;
     assert_eq!(report.error.unwrap().code, ErrorCode::SessionLost);
@@ -387,7 +414,10 @@ async fn d3_one_process_serves_every_capability_and_unknown_kinds_do_no_harm() {
     let pid = pid_of(&run(&mut session, "show clock").await);
     let list = world.plugins.list().await;
     assert_eq!(list.len(), 3, "{list:?}");
-    assert!(list.iter().filter(|h| h.error.is_none()).all(|h| h.starts == 1 && h.state == State::Started), "{list:?}");
+    assert!(
+        list.iter().filter(|h| h.error.is_none()).all(|h| h.starts == 1 && h.state == State::Started),
+        "{list:?}"
+    );
     let later = list.iter().find(|h| h.name == "later").unwrap();
     assert!(later.error.as_ref().unwrap().contains("`teleporter`"), "{later:?}");
     let children = netpulse_plugin::guard::descendants(std::process::id());
@@ -402,7 +432,9 @@ async fn d4_concurrent_first_calls_start_it_once() {
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let driver = Arc::clone(&driver);
-        calls.spawn(async move { driver.connect(&args()).await.map(|mut s| async move { run(&mut s, "show clock").await }) });
+        calls.spawn(async move {
+            driver.connect(&args()).await.map(|mut s| async move { run(&mut s, "show clock").await })
+        });
     }
     let mut pids = std::collections::BTreeSet::new();
     while let Some(call) = calls.join_next().await {
@@ -420,7 +452,8 @@ async fn d5_the_socket_lies_in_a_folder_of_our_own_that_goes_with_the_start() {
     let host = HostSettings { runtime_dir: runtime.path().to_owned(), ..settings() };
     let world = World::with(&["stress"], host, |_| {});
     let session = world.session().await;
-    let folders: Vec<PathBuf> = std::fs::read_dir(runtime.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    let folders: Vec<PathBuf> =
+        std::fs::read_dir(runtime.path()).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(folders.len(), 1);
     assert_eq!(std::fs::metadata(&folders[0]).unwrap().permissions().mode() & 0o777, 0o700);
     drop(session);
@@ -431,11 +464,14 @@ async fn d5_the_socket_lies_in_a_folder_of_our_own_that_goes_with_the_start() {
 #[tokio::test]
 async fn d6_nothing_secret_stands_on_the_command_line_or_in_the_environment() {
     let host = HostSettings { environment: vec!["NP_TEST_ALLOWED".into()], ..settings() };
-    let settings = BTreeMap::from([("with_settings".to_owned(), json!({"url": "https://x", "token": "t0p-s3cret"}))]);
+    let settings =
+        BTreeMap::from([("with_settings".to_owned(), json!({"url": "https://x", "token": "t0p-s3cret"}))]);
     let world = World::with(&["with_settings"], host, |folders| folders.settings = settings);
     let mut session = world.session().await;
     let pid = pid_of(&run(&mut session, "show clock").await);
-    let read = |what: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{what}")).unwrap()).into_owned();
+    let read = |what: &str| {
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{what}")).unwrap()).into_owned()
+    };
     let shown = format!("{}{}", read("cmdline"), read("environ"));
     assert!(!shown.contains("t0p-s3cret") && !shown.contains("hunter22"), "{shown}");
     assert!(!read("environ").contains("CARGO"), "our own environment is not passed on: {}", read("environ"));
@@ -544,10 +580,17 @@ async fn who_wins_a_name_is_said() {
     }
     let folders = Folders { folders: vec![folder.path().to_owned()], ..Folders::default() };
     let first = Plugins::new(folders.clone(), settings()).info(Kind::Driver, "shared").await;
-    assert_eq!(first.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(), ["x/driver/a_first/v1", "x/driver/b_second/v1"]);
-    assert!(first[0].error.is_none() && first[1].error.as_ref().unwrap().contains("plugin.prefer"), "{first:?}");
+    assert_eq!(
+        first.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(),
+        ["x/driver/a_first/v1", "x/driver/b_second/v1"]
+    );
+    assert!(
+        first[0].error.is_none() && first[1].error.as_ref().unwrap().contains("plugin.prefer"),
+        "{first:?}"
+    );
     let prefer = BTreeMap::from([("driver/shared".to_owned(), "b_second".to_owned())]);
-    let preferred = Plugins::new(Folders { prefer, ..folders }, settings()).info(Kind::Driver, "shared").await;
+    let preferred =
+        Plugins::new(Folders { prefer, ..folders }, settings()).info(Kind::Driver, "shared").await;
     assert_eq!(preferred[0].id, "x/driver/b_second/v1", "{preferred:?}");
 }
 
@@ -597,11 +640,10 @@ async fn a_grandchild_of_capabilities_ends_with_its_time() {
     let world = World::new(&["caps_fork"]);
     assert!(world.error_of("caps_fork").await.contains("within 5 s"));
     let end = Instant::now() + Duration::from_secs(5);
-    while netpulse_plugin::guard::descendants(std::process::id())
-        .iter()
-        .any(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")).is_ok_and(|e| e.contains("caps_fork")) ||
-             std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("caps_fork")))
-    {
+    while netpulse_plugin::guard::descendants(std::process::id()).iter().any(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/environ")).is_ok_and(|e| e.contains("caps_fork"))
+            || std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("caps_fork"))
+    }) {
         assert!(Instant::now() < end, "something of it still lives");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -10,14 +10,16 @@ use serde_json::Value;
 fn run(template: &str, text: &str) -> Result<Value, TtpError> {
     let at = Instant::now();
     let out = Template::compile(template, &Options::default()).and_then(|t| t.parse(text));
-    assert!(at.elapsed() < Duration::from_secs(8), "took {:?}", at.elapsed());
+    // The promised second, with room for an unoptimised build beside other work.
+    let soon = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 1 });
+    assert!(at.elapsed() < soon, "took {:?}", at.elapsed());
     out
 }
 
 #[test]
 fn catastrophic_pattern_names_its_line() {
     let text = format!("interface {}!\n", "a".repeat(5000)).repeat(50);
-    let e = run("\ninterface {{ x | re(\"(a+)+\\\\1[bc]\") }}", &text).unwrap_err();
+    let e = run("\ninterface {{ x | re(\"(a+)+\\\\2[bc]\") }}", &text).unwrap_err();
     assert_eq!((e.code, e.line), ("limit", Some(2)));
     // What is only exponential as written is answered.
     let got = run("\ninterface {{ x | re(\"(a+)+[bc]\") }}", &text).unwrap();

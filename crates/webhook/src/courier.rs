@@ -420,7 +420,7 @@ impl Shared {
         patience: Duration,
     ) -> Result<(), PluginError> {
         let name = &notice.webhook.name;
-        let Some(kind) = self.webhooks.get(name) else {
+        let Some(kind) = self.webhooks.find(name).await else {
             let text = format!("there is no webhook of the kind `{name}` here");
             return Err(PluginError::new(Failed::Faulty, text));
         };

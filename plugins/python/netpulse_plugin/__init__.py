@@ -22,7 +22,7 @@ server's log.
 """
 
 from ._calls import Call, Gone, current_call
-from ._drivers import DeviceError, Driver, Rejected, Result, Session, Work
+from ._drivers import Driver
 from ._errors import BadRequest, Denied, NotFound, PluginError, Unavailable
 from ._kinds import (
     Assistant,
@@ -42,6 +42,7 @@ from ._kinds import (
     Webhook,
 )
 from ._plugin import CONTRACT, Plugin, run
+from ._sessions import DeviceError, Rejected, Result, Session, Work
 
 __version__ = "0.1.0"
 

@@ -235,9 +235,14 @@ class Webhook(Capability):
 
     def endpoints(self) -> Dict[str, Callable[[Object], Answer]]:
         def call(body: Object) -> Object:
-            objects = [take(body, key, dict, {}) for key in ("request", "job", "result")]
-            number = take(body, "attempt", int, 1)
-            delivery = Delivery(*objects, body.get("payload"), str(body.get("delivery") or ""), number)
+            delivery = Delivery(
+                request=take(body, "request", dict, {}),
+                job=take(body, "job", dict, {}),
+                result=take(body, "result", dict, {}),
+                payload=body.get("payload"),
+                delivery=str(body.get("delivery") or ""),
+                attempt=take(body, "attempt", int, 1),
+            )
             self.call(delivery)
             return {}
 

@@ -146,4 +146,4 @@ def setup(level: str = "info", stream: TextIO = sys.stderr) -> None:
     root.setLevel(known.get(level.lower(), "ERROR"))
     # A closed stderr is the host's end, not a reason to write tracebacks about logging.
     logging.raiseExceptions = False
-    sys.stdout = _Prints()  # type: ignore[assignment]
+    sys.stdout = _Prints()

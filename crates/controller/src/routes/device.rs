@@ -76,6 +76,10 @@ pub(crate) async fn exec(
     let wait = wait_of(&app, &params, &parts.headers, &body)?;
     let key = submit::idempotency_key(&parts.headers)?;
     submit::known(&app, &request.driver).await;
+    if let Some(webhook) = &request.webhook {
+        // A kind that is not built in: it may be a plugin that nobody asked for so far.
+        app.webhooks.find(&webhook.name).await;
+    }
     let new = submit::new_job(&app, request, key)?;
     drop((body, read));
     let mut answers = app.store(app.queue.submit(vec![new])).await?;
@@ -132,7 +136,11 @@ pub(crate) async fn bulk(
     let misses = plugins.misses();
     let prepare = async || {
         let prepare = Arc::clone(&prepare);
-        if large { tokio::task::spawn_blocking(move || prepare()).await.map_err(ApiError::internal)? } else { prepare() }
+        if large {
+            tokio::task::spawn_blocking(move || prepare()).await.map_err(ApiError::internal)?
+        } else {
+            prepare()
+        }
     };
     let mut prepared = prepare().await;
     if plugins.misses() != misses {

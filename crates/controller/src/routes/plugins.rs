@@ -42,7 +42,8 @@ pub(crate) async fn one(
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path((kind, name)) = path.map_err(|_| ApiError::bad("The path is not valid UTF-8"))?;
-    let kind: Kind = kind.parse().map_err(|e: netpulse_model::plugin::NoKind| ApiError::bad(e.to_string()))?;
+    let kind: Kind =
+        kind.parse().map_err(|e: netpulse_model::plugin::NoKind| ApiError::bad(e.to_string()))?;
     let found = app.drivers.plugins().info(kind, &name).await;
     if found.is_empty() {
         return Err(ApiError::missing(format!("Plugin {kind}/{name} not found")));

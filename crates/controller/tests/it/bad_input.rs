@@ -69,7 +69,11 @@ async fn promise_15_exec_names_what_is_wrong() {
             422,
             "Value error, Input should be a number of seconds from 0 to 86400",
         ),
-        (with(json!({"webhook": {"url": "ftp://x"}})), 422, "Input should be a URL that begins with http:// or https://"),
+        (
+            with(json!({"webhook": {"url": "ftp://x"}})),
+            422,
+            "Input should be a URL that begins with http:// or https://",
+        ),
         (with(json!({"detach": true})), 422, "Detached mode is not available"),
         (with(json!({"staged_file_id": "/etc/passwd"})), 422, "`staged_file_id` is set by the server only"),
         (with(json!({"file_transfer": {"operation": "upload"}})), 422, "File transfer is not available"),

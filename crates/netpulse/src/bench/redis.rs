@@ -85,13 +85,13 @@ impl Field {
         let url =
             line.split_whitespace().find_map(|word| word.strip_prefix("http://")).context("no address")?;
         let address: SocketAddr = url.trim_end_matches('/').parse().context("no address")?;
-        let mut field = Self { redis, redis_port, simulator, controller, nodes: Vec::new(), address, dir };
+        let mut started = Vec::new();
         for n in 0..nodes {
             let name = format!("node-{n}");
             let (node, _) = launch(&mut process(&name, &["worker", "node"])?, "ready").await?;
-            field.nodes.push((name, node));
+            started.push((name, node));
         }
-        Ok(field)
+        Ok(Self { redis, redis_port, simulator, controller, nodes: started, address, dir })
     }
 
     /// Connections to Redis, this one not counted.

@@ -26,7 +26,8 @@ pub struct DoctorArgs {
 }
 
 pub fn run(args: &DoctorArgs, ui: &Ui) -> Outcome {
-    let wrong = |path: &PathBuf, e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", path.display()));
+    let wrong =
+        |path: &PathBuf, e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", path.display()));
     // Not resolved: a link's own name is the one that it is run under.
     let file = std::path::absolute(&args.file).map_err(|e| wrong(&args.file, &e))?;
     let settings: Option<Value> = match &args.settings {

@@ -61,13 +61,15 @@ pub async fn info(args: &InfoArgs, api: &Api, ui: &Ui) -> Outcome {
         return Ok(Exit::Ok);
     }
     for plugin in &found {
-        let rows = plugin.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(|(key, value)| {
-            let shown = match value {
-                Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-                other => plain(other),
-            };
-            vec![Text(key.clone(), Tone::Dim), Text(shown, Tone::Plain)]
-        });
+        let rows = plugin.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(
+            |(key, value)| {
+                let shown = match value {
+                    Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+                    other => plain(other),
+                };
+                vec![Text(key.clone(), Tone::Dim), Text(shown, Tone::Plain)]
+            },
+        );
         ui.table(&["FIELD", "VALUE"], rows.collect());
     }
     Ok(Exit::Ok)
@@ -79,7 +81,8 @@ fn table(list: &[Value], ui: &Ui) -> Outcome {
         return Ok(Exit::Ok);
     }
     let rows = list.iter().map(|plugin| {
-        let text = |key: &str| plugin.get(key).filter(|value| !value.is_null()).map(plain).unwrap_or_default();
+        let text =
+            |key: &str| plugin.get(key).filter(|value| !value.is_null()).map(plain).unwrap_or_default();
         let state = text("state");
         let tone = if state == "declared" { Tone::Plain } else { tone_of(&state) };
         let more = if text("error").is_empty() { text("description") } else { text("error") };

@@ -45,11 +45,17 @@ pub fn run(args: &NewArgs, ui: &Ui) -> Outcome {
     let sound = letters.next().is_some_and(|b| b.is_ascii_lowercase())
         && letters.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !sound {
-        return Err(Failure::usage(format!("`{}` is no name: a-z, 0-9 and _, beginning with a letter", args.name)));
+        return Err(Failure::usage(format!(
+            "`{}` is no name: a-z, 0-9 and _, beginning with a letter",
+            args.name
+        )));
     }
     let folder = args.folder.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     if folder.exists() {
-        return Err(Failure::usage(format!("{} is there already; choose another --folder", folder.display())));
+        return Err(Failure::usage(format!(
+            "{} is there already; choose another --folder",
+            folder.display()
+        )));
     }
     let kit = kit(args)?;
     let next = match args.lang {
@@ -69,13 +75,19 @@ fn kit(args: &NewArgs) -> Result<Option<PathBuf>, Failure> {
         Language::Rust => ("crates/plugin-sdk", "Cargo.toml"),
         Language::Python => ("plugins/python", "netpulse_plugin/__init__.py"),
     };
-    let wrong = |folder: &Path| Failure::usage(format!("{} holds no kit: there is no {marks} in it", folder.display()));
+    let wrong = |folder: &Path| {
+        Failure::usage(format!("{} holds no kit: there is no {marks} in it", folder.display()))
+    };
     match &args.kit {
         Some(folder) if folder.join(marks).is_file() => {
             folder.canonicalize().map(Some).map_err(|e| Failure::local(e.to_string()))
         }
         Some(folder) => Err(wrong(folder)),
-        None => Ok(Path::new(usual).join(marks).is_file().then(|| PathBuf::from(usual).canonicalize().ok()).flatten()),
+        None => Ok(Path::new(usual)
+            .join(marks)
+            .is_file()
+            .then(|| PathBuf::from(usual).canonicalize().ok())
+            .flatten()),
     }
 }
 
@@ -89,7 +101,8 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 
 fn rust(args: &NewArgs, folder: &Path, kit: Option<&Path>) -> Result<Vec<String>, Failure> {
     let name = &args.name;
-    let path = kit.map_or_else(|| "../netpulse/crates/plugin-sdk".to_owned(), |kit| kit.display().to_string());
+    let path =
+        kit.map_or_else(|| "../netpulse/crates/plugin-sdk".to_owned(), |kit| kit.display().to_string());
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
          # The kit in NetPulse's sources.\nnetpulse-plugin-sdk = {{ path = {path:?} }}\n\n\
@@ -124,7 +137,9 @@ fn python(args: &NewArgs, folder: &Path, kit: Option<&Path>) -> Result<Vec<Strin
                 }
             }
         }
-        None => next.push(format!("Copy netpulse_plugin beside {name} first (or use --kit), or put it on PYTHONPATH.")),
+        None => next.push(format!(
+            "Copy netpulse_plugin beside {name} first (or use --kit), or put it on PYTHONPATH."
+        )),
     }
     next.push(format!("netpulse plugin doctor {}", file.display()));
     Ok(next)

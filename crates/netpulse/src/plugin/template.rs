@@ -14,7 +14,9 @@ fn type_name(name: &str) -> String {
     name.split('_')
         .map(|part| {
             let mut letters = part.chars();
-            letters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+            letters
+                .next()
+                .map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
         })
         .collect()
 }
@@ -446,7 +448,10 @@ mod tests {
     fn no_placeholder_is_left_in_any_language_and_kind() {
         for kind in Kind::ALL.iter().copied() {
             for text in [rust(kind, "acme_two"), python(kind, "acme_two")] {
-                assert!(!text.contains("__NAME__") && !text.contains("__TYPE__") && !text.contains("__KIND__"), "{text}");
+                assert!(
+                    !text.contains("__NAME__") && !text.contains("__TYPE__") && !text.contains("__KIND__"),
+                    "{text}"
+                );
                 assert!(text.contains("AcmeTwo") && text.contains("acme_two"), "{text}");
             }
         }

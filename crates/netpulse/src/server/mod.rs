@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netpulse_config::Config;
 use netpulse_controller::{Controller, Parts, ServeError, serve};
-use netpulse_plugin::{AllTemplates, Drivers, Plugins, Scheduler, Templates, Webhooks};
+use netpulse_plugin::{AllTemplates, Drivers, Implementation, Kind, Plugins, Scheduler, Templates, Webhooks};
 use netpulse_queue::{Queue, QueueError};
 use netpulse_webhook::{Basic, BasicOptions, Courier, CourierOptions};
 use netpulse_worker::{BuiltInTemplates, Metrics, Node, NodeParts, Serves};
@@ -112,14 +112,13 @@ impl Server {
         if shape != Shape::All && !shared {
             return Err(needs_redis(shape));
         }
-        let scheduler = scheduler(&config, &[])?;
         let plugins = crate::plugins::registry(&config)?;
         crate::plugins::list_built_in(&plugins);
-        for (driver, description) in devices::drivers(&config)? {
-            plugins.register_driver(driver, description);
-        }
+        devices::drivers(&config, &plugins)?;
         let drivers = Drivers::of(plugins.clone());
-        let webhooks = webhooks(&config)?;
+        let scheduler = scheduler(&config, &plugins).await?;
+        webhooks(&config, &plugins)?;
+        let webhooks = Webhooks::of(plugins.clone());
         let listener = match (shape.has_api(), config.metrics.port) {
             (true, _) => Some(bind("server", &config.server.host, config.server.port).await?),
             (false, Some(port)) => Some(bind("metrics", &config.metrics.host, port).await?),
@@ -136,7 +135,7 @@ impl Server {
         let fetch = crate::fetch::fetcher(&config.template.remote_hosts);
         let built_in = Arc::new(BuiltInTemplates::new(&config.template, fetch));
         let templates: Arc<dyn Templates> = Arc::new(AllTemplates::new(built_in, plugins.clone()));
-        let credentials = credentials::open(&config)?;
+        let credentials = credentials::open(&config, &plugins).await?;
         let mut registry = Registry::with_labels(labels(shape).into_iter());
         let node = match shape.serves() {
             None => None,
@@ -270,11 +269,11 @@ impl Server {
 ///
 /// # Errors
 /// Nobody has that name: the start stops (promise 14).
-pub(crate) fn scheduler(
-    config: &Config,
-    plugins: &[Arc<dyn Scheduler>],
-) -> Result<Arc<dyn Scheduler>, Failure> {
-    netpulse_scheduler::choose(&config.worker.scheduler, plugins).map_err(|unknown| {
+pub(crate) async fn scheduler(config: &Config, plugins: &Plugins) -> Result<Arc<dyn Scheduler>, Failure> {
+    let name = &config.worker.scheduler;
+    let built_in = netpulse_scheduler::built_in().iter().any(|scheduler| scheduler.name() == name);
+    let external = if built_in { None } else { plugins.scheduler(name).await };
+    netpulse_scheduler::choose(name, &external.into_iter().collect::<Vec<_>>()).map_err(|unknown| {
         Failure::new(Exit::Usage, "unknown_scheduler", format!("worker.scheduler: {unknown}"))
             .hint("set `worker.scheduler` in the configuration or NETPULSE_WORKER__SCHEDULER")
     })
@@ -317,15 +316,16 @@ fn labels(shape: Shape) -> [(Cow<'static, str>, Cow<'static, str>); 1] {
     [(Cow::Borrowed("role"), Cow::Borrowed(role))]
 }
 
-/// The built-in webhook kind under the configuration's rules.
-fn webhooks(config: &Config) -> Result<Webhooks, Failure> {
+/// Registers the built-in webhook kind under the configuration's rules.
+fn webhooks(config: &Config, plugins: &Plugins) -> Result<(), Failure> {
     let basic = Basic::new(BasicOptions {
         allow_private: config.webhook.allow_private.clone(),
         secret: config.webhook.secret.clone(),
         ca: config.webhook.ca.clone(),
     });
     let basic = basic.map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(Webhooks::new(vec![Arc::new(basic)]))
+    plugins.register(Kind::Webhook, "basic", "JSON over HTTP", Implementation::Webhook(Arc::new(basic)));
+    Ok(())
 }
 
 fn courier_options(config: &Config) -> CourierOptions {

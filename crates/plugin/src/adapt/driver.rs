@@ -8,7 +8,9 @@ use hyper::Method;
 use netpulse_model::plugin::{Connect, Connected, SessionRef, Tested, code};
 use netpulse_model::request::{Operation, Strategy};
 use netpulse_model::secret;
-use netpulse_model::{ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, JobKind};
+use netpulse_model::{
+    ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, JobKind,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -43,7 +45,8 @@ impl ExternalDriver {
     /// # Errors
     /// A schema of it is none.
     pub(crate) fn new(plugin: Plugin) -> Result<Self, String> {
-        let (connection_args, driver_args) = (plugin.schema("connection_args")?, plugin.schema("driver_args")?);
+        let (connection_args, driver_args) =
+            (plugin.schema("connection_args")?, plugin.schema("driver_args")?);
         Ok(Self(Arc::new(Inner { plugin, connection_args, driver_args })))
     }
 }
@@ -107,7 +110,11 @@ impl Driver for ExternalDriver {
         let port = match args.0.get("port") {
             None | Some(Value::Null) => default,
             Some(given) => args.port().filter(|port| *port > 0).ok_or_else(|| {
-                mistake(&["connection_args", "port"], "Input should be a port, 1 to 65535".to_owned(), given.clone())
+                mistake(
+                    &["connection_args", "port"],
+                    "Input should be a port, 1 to 65535".to_owned(),
+                    given.clone(),
+                )
             })?,
         };
         Ok(DeviceKey::new(bare, port, default))
@@ -120,7 +127,11 @@ impl Driver for ExternalDriver {
         }
         let name = self.name();
         if request.kind() == JobKind::Modification && !self.0.has("config") {
-            errors.push(mistake(&["config"], format!("The driver {name} changes no configuration"), Value::Null));
+            errors.push(mistake(
+                &["config"],
+                format!("The driver {name} changes no configuration"),
+                Value::Null,
+            ));
         }
         for flag in ["save", "dry_run"] {
             if request.flag(flag) == Some(true) && !self.0.has(flag) {
@@ -184,7 +195,13 @@ impl ExternalDriver {
             let start = tokio::time::timeout_at(deadline.into(), plugin.program.running())
                 .await
                 .map_err(|_| CallError::NotSent("was not ready in time".to_owned()))??;
-            let call = plugin.program.call_on::<Connected>(&start, "/driver/connect", &body, deadline, secrets_of(args));
+            let call = plugin.program.call_on::<Connected>(
+                &start,
+                "/driver/connect",
+                &body,
+                deadline,
+                secrets_of(args),
+            );
             match call.await {
                 // It had ended idle under us: nothing was done.
                 Err(CallError::NotSent(_)) if again && start.has_ended() => again = false,
@@ -264,7 +281,12 @@ impl Session {
     }
 
     /// Feature `validate`: what the plugin itself finds wrong.
-    pub(super) async fn validate(&self, request: &ExecutionRequest, lines: &[String], deadline: Instant) -> Result<(), CallError> {
+    pub(super) async fn validate(
+        &self,
+        request: &ExecutionRequest,
+        lines: &[String],
+        deadline: Instant,
+    ) -> Result<(), CallError> {
         if !self.driver.has("validate") {
             return Ok(());
         }
@@ -325,8 +347,10 @@ impl DriverSession for Session {
         struct Alive {
             alive: bool,
         }
-        let answer: Result<Alive, CallError> =
-            self.driver.on(&self.start, "/driver/alive", &self.reference(false), Instant::now() + ALIVE).await;
+        let answer: Result<Alive, CallError> = self
+            .driver
+            .on(&self.start, "/driver/alive", &self.reference(false), Instant::now() + ALIVE)
+            .await;
         match answer {
             Ok(Alive { alive: true }) => Ok(()),
             Ok(Alive { alive: false }) => Err(lost(format!("{}: the device does not answer", self.host))),
@@ -351,8 +375,10 @@ impl DriverSession for Session {
                 let reference = self.reference(false);
                 let body = serde_json::to_vec(&reference).unwrap_or_default();
                 let unanswered = Unanswered::new(&self.start);
-                let answer =
-                    self.start.exchange(Method::POST, "/driver/disconnect", body, Instant::now() + POLITE).await;
+                let answer = self
+                    .start
+                    .exchange(Method::POST, "/driver/disconnect", body, Instant::now() + POLITE)
+                    .await;
                 unanswered.settle(&answer);
                 match answer {
                     Ok(_) => self.state = State::Gone,

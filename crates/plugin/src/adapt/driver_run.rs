@@ -79,7 +79,11 @@ impl Session {
         }
         let mut course = Course { run, items, changes, sent: 0, results: Vec::new(), deadline };
         if course.items.is_empty() {
-            return Report { outcome: changes.then_some(Outcome::NotApplied), reusable: true, ..Report::default() };
+            return Report {
+                outcome: changes.then_some(Outcome::NotApplied),
+                reusable: true,
+                ..Report::default()
+            };
         }
         let ended = if self.driver.has("stream") {
             self.streamed(&mut course).await
@@ -224,7 +228,9 @@ impl Session {
             match event {
                 Event::Sending(index) => {
                     if index != announced || index >= course.items.len() {
-                        return Err(nonsense(format!("announced line {index} where line {announced} was due")));
+                        return Err(nonsense(format!(
+                            "announced line {index} where line {announced} was due"
+                        )));
                     }
                     announced += 1;
                     began = Instant::now();
@@ -232,8 +238,12 @@ impl Session {
                         continue;
                     }
                     let allowed = stopping.is_none() && course.announce(index).is_ok();
-                    let leave =
-                        Leave { name: body.name.clone(), run: body.run.clone(), index: Some(index), leave: allowed };
+                    let leave = Leave {
+                        name: body.name.clone(),
+                        run: body.run.clone(),
+                        index: Some(index),
+                        leave: allowed,
+                    };
                     if !allowed && stopping.is_none() {
                         stopping = Some(Instant::now() + STOPPING);
                     }
@@ -242,7 +252,9 @@ impl Session {
                 Event::Result(result) => {
                     let index = course.results.len();
                     if index >= announced {
-                        return Err(nonsense(format!("told the result of line {index} without announcing it")));
+                        return Err(nonsense(format!(
+                            "told the result of line {index} without announcing it"
+                        )));
                     }
                     let result = self.result(course, result, began);
                     course.run.watch.answered(index, course.items.len(), &result);
@@ -328,12 +340,20 @@ impl Session {
         let mut outcome = done.outcome;
         if changes {
             if error.is_none() && !accepted {
-                let said = results.iter().find(|r| r.exit_status != 0).map(|r| r.stderr.clone()).unwrap_or_default();
-                error = Some(ErrorInfo::new(ErrorCode::LineRejected, format!("{}: a line was refused: {said}", self.host)));
+                let said =
+                    results.iter().find(|r| r.exit_status != 0).map(|r| r.stderr.clone()).unwrap_or_default();
+                error = Some(ErrorInfo::new(
+                    ErrorCode::LineRejected,
+                    format!("{}: a line was refused: {said}", self.host),
+                ));
             }
             let lie = match outcome {
-                Some(Outcome::Applied) if !accepted || !complete => Some("that all was applied, and its results do not"),
-                Some(Outcome::NotApplied | Outcome::Partial) if error.is_none() && course.run.request.flag("dry_run") != Some(true) => {
+                Some(Outcome::Applied) if !accepted || !complete => {
+                    Some("that all was applied, and its results do not")
+                }
+                Some(Outcome::NotApplied | Outcome::Partial)
+                    if error.is_none() && course.run.request.flag("dry_run") != Some(true) =>
+                {
                     Some("that it went well and that not all was applied")
                 }
                 None if error.is_none() && !complete => Some("that it went well, and results are missing"),
@@ -342,7 +362,10 @@ impl Session {
             if let Some(lie) = lie {
                 outcome = Some(Outcome::Unknown);
                 let more = error.map(|e| format!(" ({})", e.message)).unwrap_or_default();
-                error = Some(ErrorInfo::new(ErrorCode::PluginFailed, format!("The plugin {id} says {lie}: look at the device{more}")));
+                error = Some(ErrorInfo::new(
+                    ErrorCode::PluginFailed,
+                    format!("The plugin {id} says {lie}: look at the device{more}"),
+                ));
             }
             outcome = outcome.or(Some(match (&error, untouched) {
                 (None, _) => Outcome::Applied,
@@ -350,10 +373,17 @@ impl Session {
                 (Some(_), false) => Outcome::Unknown,
             }));
         } else if error.is_none() && !complete {
-            let text = format!("The plugin {id} answered {} commands with {} results", items.len(), results.len());
+            let text =
+                format!("The plugin {id} answered {} commands with {} results", items.len(), results.len());
             error = Some(ErrorInfo::new(ErrorCode::PluginFailed, text));
         }
-        Report { results, error, outcome: outcome.filter(|_| changes), reusable: done.usable != Some(false), untouched }
+        Report {
+            results,
+            error,
+            outcome: outcome.filter(|_| changes),
+            reusable: done.usable != Some(false),
+            untouched,
+        }
     }
 
     /// The report of a run that broke off.
@@ -369,9 +399,7 @@ impl Session {
         };
         let mut untouched = course.sent == 0;
         let error = match &cut {
-            Cut::Canceled => {
-                ErrorInfo::new(ErrorCode::Canceled, format!("{}: canceled {place}", self.host))
-            }
+            Cut::Canceled => ErrorInfo::new(ErrorCode::Canceled, format!("{}: canceled {place}", self.host)),
             Cut::Fenced => ErrorInfo::new(
                 ErrorCode::SessionLost,
                 format!("{}: the right to speak to this device was lost {place}", self.host),
@@ -407,7 +435,8 @@ impl Session {
             item.metadata.insert("host".to_owned(), Value::from(self.host.as_str()));
             results.push(item);
         }
-        let outcome = course.changes.then_some(if untouched { Outcome::NotApplied } else { Outcome::Unknown });
+        let outcome =
+            course.changes.then_some(if untouched { Outcome::NotApplied } else { Outcome::Unknown });
         Report { results, error: Some(error), outcome, reusable: refused, untouched }
     }
 }
@@ -436,4 +465,3 @@ fn lines(items: &[String]) -> Vec<String> {
         .filter(|line| !line.is_empty())
         .collect()
 }
-

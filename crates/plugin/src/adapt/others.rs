@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::Plugin;
 use crate::kinds::{
-    Check, CredentialProvider, CredentialRef, Failed, Output, PipelineResult, PluginError, Processor, Provider, Scheduler,
-    SecretValues, Webhook, WebhookCall,
+    Check, CredentialProvider, CredentialRef, Failed, Output, PipelineResult, PluginError, Processor,
+    Provider, Scheduler, SecretValues, Webhook, WebhookCall,
 };
 use crate::schema::Schema;
 
@@ -46,7 +46,8 @@ impl External {
 
     /// The settings fit their schema.
     fn settings(&self, settings: &Value) -> Result<(), PluginError> {
-        let errors = self.schema.as_ref().map(|schema| schema.check(settings, &["settings"])).unwrap_or_default();
+        let errors =
+            self.schema.as_ref().map(|schema| schema.check(settings, &["settings"])).unwrap_or_default();
         if errors.is_empty() {
             return Ok(());
         }
@@ -96,7 +97,9 @@ impl Scheduler for External {
         }
         let offered = |name: &String| nodes.iter().any(|node| node.hostname == *name);
         match chosen.nodes.iter().flatten().find(|name| !offered(name)) {
-            Some(stranger) => Err(self.faulty(format_args!("chose the node `{stranger}`, which was not offered"))),
+            Some(stranger) => {
+                Err(self.faulty(format_args!("chose the node `{stranger}`, which was not offered")))
+            }
             None => Ok(chosen.nodes),
         }
     }
@@ -142,7 +145,8 @@ impl CredentialProvider for External {
 
     fn check(&self, reference: &CredentialRef) -> Result<(), PluginError> {
         let Some(schema) = &self.schema else { return Ok(()) };
-        let value = serde_json::to_value(reference).map_err(|e| PluginError::new(Failed::BadRequest, e.to_string()))?;
+        let value = serde_json::to_value(reference)
+            .map_err(|e| PluginError::new(Failed::BadRequest, e.to_string()))?;
         let errors = schema.check(&value, &["credential"]);
         if errors.is_empty() {
             return Ok(());
@@ -150,7 +154,11 @@ impl CredentialProvider for External {
         Err(PluginError::new(Failed::BadRequest, netpulse_model::fields::sentence(&errors)))
     }
 
-    async fn get(&self, reference: &CredentialRef, args: &ConnectionArgs) -> Result<SecretValues, PluginError> {
+    async fn get(
+        &self,
+        reference: &CredentialRef,
+        args: &ConnectionArgs,
+    ) -> Result<SecretValues, PluginError> {
         let mut shown = args.0.clone();
         shown.retain(|key, _| !is_secret_key(key));
         let body = json!({"name": self.plugin.name(), "reference": reference, "connection_args": shown});
@@ -178,8 +186,15 @@ impl CredentialProvider for External {
         if answer.success {
             return Ok(detail);
         }
-        let why = detail.get("detail").or_else(|| detail.get("error")).and_then(Value::as_str).unwrap_or("without a reason");
-        Err(PluginError::new(Failed::Unavailable, format!("{} says that it cannot give secrets: {why}", self.plugin.id())))
+        let why = detail
+            .get("detail")
+            .or_else(|| detail.get("error"))
+            .and_then(Value::as_str)
+            .unwrap_or("without a reason");
+        Err(PluginError::new(
+            Failed::Unavailable,
+            format!("{} says that it cannot give secrets: {why}", self.plugin.id()),
+        ))
     }
 }
 
@@ -226,7 +241,8 @@ impl Check for External {
 
     async fn report(&self, settings: &Value, input: &Value) -> Result<PipelineResult, PluginError> {
         self.settings(settings)?;
-        self.ask("/check/report", json!({"name": self.plugin.name(), "settings": settings, "input": input})).await
+        self.ask("/check/report", json!({"name": self.plugin.name(), "settings": settings, "input": input}))
+            .await
     }
 }
 

@@ -48,7 +48,10 @@ impl ExternalTemplate {
             errors.extend(schema.check(&context, &["context"]));
         }
         if !errors.is_empty() {
-            return Err(TemplateFailure { code: "template_args", message: netpulse_model::fields::sentence(&errors) });
+            return Err(TemplateFailure {
+                code: "template_args",
+                message: netpulse_model::fields::sentence(&errors),
+            });
         }
         let body = json!({"name": self.plugin.name(), "template": call.template, "context": context, "args": args, "extra": extra});
         match body {
@@ -98,7 +101,13 @@ impl AllTemplates {
     }
 
     fn names(&self, kind: Kind, mut names: Vec<String>) -> Vec<String> {
-        names.extend(self.plugins.external_names(kind).into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        names.extend(
+            self.plugins
+                .external_names(kind)
+                .into_iter()
+                .filter(|name| !names.contains(name))
+                .collect::<Vec<_>>(),
+        );
         names
     }
 
@@ -129,7 +138,9 @@ impl Templates for AllTemplates {
             Ok(template) => {
                 let context = call.context.clone().unwrap_or_else(|| json!({}));
                 let body = template.body(call, context)?;
-                template.ask::<Rendered>(&self.runtime, "/template/render", body).map(|rendered| rendered.text)
+                template
+                    .ask::<Rendered>(&self.runtime, "/template/render", body)
+                    .map(|rendered| rendered.text)
             }
             // The engine has its own words for a name that nobody knows.
             Err(_) => self.built_in.render(call),

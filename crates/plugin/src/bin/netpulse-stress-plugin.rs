@@ -4,6 +4,7 @@
 //! the first word of the command or line (`crash`, `hang`, `half`, ...). It speaks the contract by
 //! hand: the kit would not let it lie.
 
+#![allow(clippy::zombie_processes, reason = "it leaves children behind on purpose")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
@@ -65,7 +66,10 @@ async fn capabilities(mode: &str) {
         "renamed" => said["capabilities"][0]["name"] = "Not A Name".into(),
         "netmiko_clash" => said["capabilities"][0]["name"] = "netmiko".into(),
         "two_kinds" => {
-            said["capabilities"].as_array_mut().unwrap().push(json!({"type": "templateRenderer", "name": "stress_text"}));
+            said["capabilities"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"type": "templateRenderer", "name": "stress_text"}));
             said["capabilities"].as_array_mut().unwrap().push(json!({"type": "teleporter", "name": "later"}));
         }
         "with_settings" => said["features"] = json!(["configure"]),
@@ -117,7 +121,8 @@ async fn serve(mode: String, config: &str) {
         }
     }
     if mode == "stubborn" {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         tokio::spawn(async move { while terminate.recv().await.is_some() {} });
     }
     loop {
@@ -173,7 +178,10 @@ async fn connection(stream: UnixStream, given: Given) {
         let text = match (request.method.as_str(), request.path.as_str(), word.as_str()) {
             ("GET", "/healthz", _) => {
                 let id = if given.mode == "liar" { "netpulse.example/driver/honest/v1" } else { ID };
-                whole("200 OK", &json!({"id": id, "version": "1.0.0", "contract": "netpulse.plugin/v1"}).to_string())
+                whole(
+                    "200 OK",
+                    &json!({"id": id, "version": "1.0.0", "contract": "netpulse.plugin/v1"}).to_string(),
+                )
             }
             (_, "/shutdown", _) if given.mode == "stubborn" => whole("200 OK", "{}"),
             (_, "/shutdown", _) => {
@@ -192,9 +200,10 @@ async fn connection(stream: UnixStream, given: Given) {
             }
             (_, "/driver/connect", _) => whole("200 OK", r#"{"session":"s1"}"#),
             (_, "/driver/disconnect", _) => whole("200 OK", "{}"),
-            (_, "/template/render", _) => {
-                whole("200 OK", &json!({"text": request.body["template"], "pid": std::process::id()}).to_string())
-            }
+            (_, "/template/render", _) => whole(
+                "200 OK",
+                &json!({"text": request.body["template"], "pid": std::process::id()}).to_string(),
+            ),
             (_, path, "crash") if path.starts_with("/driver/") => {
                 eprintln!("panicked at 'index out of bounds'");
                 std::process::exit(101);
@@ -214,13 +223,20 @@ async fn connection(stream: UnixStream, given: Given) {
             (_, _, "garbage") => whole("200 OK", "<html>it works</html>"),
             (_, _, "empty") => whole("200 OK", "{}"),
             (_, _, "half") => {
-                let body = format!("{}{}", head("200 OK", &given.start, &request.number, "content-length: 500\r\n"), "{\"results\":");
+                let body = format!(
+                    "{}{}",
+                    head("200 OK", &given.start, &request.number, "content-length: 500\r\n"),
+                    "{\"results\":"
+                );
                 let _ = writer.write_all(body.as_bytes()).await;
                 return;
             }
             (_, _, "endless") => {
                 // No length: an answer that nobody can tell from a broken one.
-                let body = format!("{}{{\"results\":[]}}", head("200 OK", &given.start, &request.number, "connection: close\r\n"));
+                let body = format!(
+                    "{}{{\"results\":[]}}",
+                    head("200 OK", &given.start, &request.number, "connection: close\r\n")
+                );
                 let _ = writer.write_all(body.as_bytes()).await;
                 return;
             }
@@ -231,7 +247,10 @@ async fn connection(stream: UnixStream, given: Given) {
             }
             (_, _, "big") => {
                 let _ = writer
-                    .write_all(head("200 OK", &given.start, &request.number, "transfer-encoding: chunked\r\n").as_bytes())
+                    .write_all(
+                        head("200 OK", &given.start, &request.number, "transfer-encoding: chunked\r\n")
+                            .as_bytes(),
+                    )
                     .await;
                 let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
                 while writer.write_all(chunk.as_bytes()).await.is_ok() {}
@@ -260,7 +279,10 @@ async fn connection(stream: UnixStream, given: Given) {
             (_, _, "tell") => {
                 // What a careless author does with what he was given.
                 eprintln!(r#"{{"level":"error","msg":"login failed with {}"}}"#, word_after(&request.body));
-                whole("500 Internal Server Error", &format!("login failed with {}", word_after(&request.body)))
+                whole(
+                    "500 Internal Server Error",
+                    &format!("login failed with {}", word_after(&request.body)),
+                )
             }
             (_, _, "slow") => {
                 let seconds: f64 = word_after(&request.body).parse().unwrap();
@@ -270,7 +292,10 @@ async fn connection(stream: UnixStream, given: Given) {
             (_, _, "refuse") => whole("400 Bad Request", "that is no command of mine"),
             (_, "/driver/config", "applied") => {
                 // Says that all is well, and has half of the results.
-                whole("200 OK", &json!({"results": [{"command": "applied"}], "outcome": "applied"}).to_string())
+                whole(
+                    "200 OK",
+                    &json!({"results": [{"command": "applied"}], "outcome": "applied"}).to_string(),
+                )
             }
             (_, "/driver/send" | "/driver/config", _) => whole("200 OK", &results(&request.body)),
             _ => whole("404 Not Found", "no such endpoint"),

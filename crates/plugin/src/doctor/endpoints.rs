@@ -20,14 +20,18 @@ async fn ask(start: &Start, method: &str, path: &str, body: &str) -> Result<Raw,
         Location::Tcp(_, token) => token.to_string(),
         Location::Unix(_) => String::new(),
     };
-    let mut headers = vec![(header::START, start.id.as_str()), (header::REQUEST, "424242"), (header::TIMEOUT, "10.000")];
+    let mut headers =
+        vec![(header::START, start.id.as_str()), (header::REQUEST, "424242"), (header::TIMEOUT, "10.000")];
     if !token.is_empty() {
         headers.push((header::TOKEN, token.as_str()));
     }
     let answer = raw::request(&start.location, method, path, &headers, body).await?;
     for (name, sent) in [(header::START, start.id.as_str()), (header::REQUEST, "424242")] {
         if answer.header(name) != sent {
-            return Err(format!("the answer to {method} {path} ({}) does not carry `{name}: {sent}` (3.4)", answer.status));
+            return Err(format!(
+                "the answer to {method} {path} ({}) does not carry `{name}: {sent}` (3.4)",
+                answer.status
+            ));
         }
     }
     Ok(answer)
@@ -59,8 +63,16 @@ pub(super) async fn examine(start: &Start, capabilities: &Capabilities, report: 
 async fn general(start: &Start, report: &mut Report) {
     let health = ask(start, "GET", "/healthz", "").await;
     report.must("2.5", "GET /healthz answers 200", expect(health, |s| s == 200, "200"));
-    report.must("2.5", "HEAD /healthz answers 200", expect(ask(start, "HEAD", "/healthz", "").await, |s| s == 200, "200"));
-    report.must("2.5", "POST /healthz answers 405", expect(ask(start, "POST", "/healthz", "{}").await, |s| s == 405, "405"));
+    report.must(
+        "2.5",
+        "HEAD /healthz answers 200",
+        expect(ask(start, "HEAD", "/healthz", "").await, |s| s == 200, "200"),
+    );
+    report.must(
+        "2.5",
+        "POST /healthz answers 405",
+        expect(ask(start, "POST", "/healthz", "{}").await, |s| s == 405, "405"),
+    );
     let lost = ask(start, "POST", "/no/such/path", "{}").await;
     report.must("3.1", "an unknown path answers 404", expect(lost, |s| s == 404, "404"));
     let headers = [(header::START, "00000000-0000-0000-0000-000000000000"), (header::REQUEST, "1")];
@@ -89,7 +101,9 @@ fn paths(kind: Kind, capability: &Capability) -> Vec<&'static str> {
                 ("validate", "/driver/validate"),
                 ("stream", "/driver/leave"),
             ];
-            paths.extend(more.into_iter().filter(|(feature, _)| capability.has(feature)).map(|(_, path)| path));
+            paths.extend(
+                more.into_iter().filter(|(feature, _)| capability.has(feature)).map(|(_, path)| path),
+            );
             paths
         }
         Kind::TemplateRenderer => vec!["/template/render"],
@@ -109,40 +123,71 @@ fn paths(kind: Kind, capability: &Capability) -> Vec<&'static str> {
 
 /// Whether a body with a name alone lacks something. Elsewhere absent means `null`, or nothing.
 fn needs_more(path: &str) -> bool {
-    path.starts_with("/driver/") || path.starts_with("/scheduler/") || matches!(path, "/template/parse" | "/credential/get")
+    path.starts_with("/driver/")
+        || path.starts_with("/scheduler/")
+        || matches!(path, "/template/parse" | "/credential/get")
 }
 
 async fn endpoint(start: &Start, capability: &Capability, path: &str, several: bool, report: &mut Report) {
     let refused = |status: u16| (400..500).contains(&status) && status != 405;
-    report.must("3.1", format!("GET {path} answers 405"), expect(ask(start, "GET", path, "").await, |s| s == 405, "405"));
+    report.must(
+        "3.1",
+        format!("GET {path} answers 405"),
+        expect(ask(start, "GET", path, "").await, |s| s == 405, "405"),
+    );
     let broken = ask(start, "POST", path, "{\"name\":").await;
     report.must("3.6", format!("POST {path} refuses what is no JSON"), expect(broken, |s| s == 400, "400"));
     let list = ask(start, "POST", path, "[]").await;
     report.must("3.6", format!("POST {path} refuses what is no object"), expect(list, |s| s == 400, "400"));
     if path.ends_with("/process") {
-        let wrong = ask(start, "POST", path, &json!({"name": capability.name, "settings": {}, "results": 7}).to_string()).await;
-        report.must("3.6", format!("POST {path} refuses results that are no list"), expect(wrong, |s| s == 400, "400"));
+        let wrong = ask(
+            start,
+            "POST",
+            path,
+            &json!({"name": capability.name, "settings": {}, "results": 7}).to_string(),
+        )
+        .await;
+        report.must(
+            "3.6",
+            format!("POST {path} refuses results that are no list"),
+            expect(wrong, |s| s == 400, "400"),
+        );
     }
     if needs_more(path) {
         let empty = ask(start, "POST", path, &json!({"name": capability.name}).to_string()).await;
         let text = match &empty {
-            Ok(answer) if answer.body.trim_start().starts_with('<') => Err("the error is a page, not a sentence".to_owned()),
+            Ok(answer) if answer.body.trim_start().starts_with('<') => {
+                Err("the error is a page, not a sentence".to_owned())
+            }
             _ => expect(empty, refused, "400 with a sentence"),
         };
         report.must("3.6", format!("POST {path} refuses a body without its fields"), text);
     }
     if several {
         let stranger = ask(start, "POST", path, &json!({"name": "no_such_name"}).to_string()).await;
-        report.must("3.7", format!("POST {path} refuses a name that it does not have"), expect(stranger, refused, "404"));
+        report.must(
+            "3.7",
+            format!("POST {path} refuses a name that it does not have"),
+            expect(stranger, refused, "404"),
+        );
     }
     // A session's calls need a session: they are made below.
-    if matches!(path, "/driver/connect" | "/driver/send" | "/driver/config" | "/driver/alive" | "/driver/disconnect" | "/driver/leave") {
+    if matches!(
+        path,
+        "/driver/connect"
+            | "/driver/send"
+            | "/driver/config"
+            | "/driver/alive"
+            | "/driver/disconnect"
+            | "/driver/leave"
+    ) {
         return;
     }
     let check = format!("POST {path} answers its example with 200");
     match example(capability, path) {
         Some(body) => {
-            let result = good(start, path, &body).await.map(|answer| answer.to_string().chars().take(120).collect());
+            let result =
+                good(start, path, &body).await.map(|answer| answer.to_string().chars().take(120).collect());
             report.must("1.2", check, result);
         }
         None => report.skipped("1.2", check, "the capabilities have no example for it"),
@@ -177,16 +222,22 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
     };
     report.passed("4.1.1", "POST /driver/connect gives a session", id);
     let with = |more: Value| {
-        let mut body = Map::from_iter([("name".to_owned(), Value::from(capability.name.as_str())), ("session".to_owned(), Value::from(id))]);
+        let mut body = Map::from_iter([
+            ("name".to_owned(), Value::from(capability.name.as_str())),
+            ("session".to_owned(), Value::from(id)),
+        ]);
         body.extend(more.as_object().cloned().unwrap_or_default());
         body
     };
     if capability.has("keepalive") {
         let alive = good(start, "/driver/alive", &with(json!({}))).await;
-        let alive = alive.and_then(|a| if a["alive"] == json!(true) { Ok(String::new()) } else { Err(format!("answered {a}")) });
+        let alive = alive.and_then(|a| {
+            if a["alive"] == json!(true) { Ok(String::new()) } else { Err(format!("answered {a}")) }
+        });
         report.must("4.1.6", "the session is alive", alive);
     }
-    for (path, items, clause) in [("/driver/send", "commands", "4.1.2"), ("/driver/config", "lines", "4.1.3")] {
+    for (path, items, clause) in [("/driver/send", "commands", "4.1.2"), ("/driver/config", "lines", "4.1.3")]
+    {
         let check = format!("POST {path} gives one result per item");
         match example(capability, path) {
             None => report.skipped(clause, check, "the capabilities have no example for it"),
@@ -196,7 +247,11 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
                 body.extend(with(json!({"run": "doctor", "options": {}, "driver_args": {}})));
                 let answer = good(start, path, &body).await.and_then(|answer| {
                     match answer.get("results").and_then(Value::as_array) {
-                        Some(results) if results.len() == count && results.iter().all(|r| r["command"].is_string()) => Ok(format!("{count}")),
+                        Some(results)
+                            if results.len() == count && results.iter().all(|r| r["command"].is_string()) =>
+                        {
+                            Ok(format!("{count}"))
+                        }
                         _ => Err(format!("answered {answer}; {count} results with `command` are right")),
                     }
                 });
@@ -211,7 +266,9 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
     report.must("4.1.5", "POST /driver/disconnect answers 200", closed);
     let twice = good(start, "/driver/disconnect", &with(json!({}))).await.map(|_| String::new());
     report.must("4.1.5", "disconnecting twice answers 200", twice);
-    let body = Value::Object(with(json!({"run": "doctor2", "commands": ["x"], "options": {}, "driver_args": {}}))).to_string();
+    let body =
+        Value::Object(with(json!({"run": "doctor2", "commands": ["x"], "options": {}, "driver_args": {}})))
+            .to_string();
     let gone = ask(start, "POST", "/driver/send", &body).await;
     report.must("3.6", "a closed session answers 410", expect(gone, |s| s == 410, "410"));
 }
@@ -224,13 +281,17 @@ async fn stream(start: &Start, capability: &Capability, mut body: Map<String, Va
     let check = "a streamed run sends no line without leave";
     let path = if capability.has("config") { "/driver/config" } else { "/driver/send" };
     let items = if capability.has("config") { "lines" } else { "commands" };
-    let Some(first) = example(capability, path).and_then(|e| e.get(items)?.as_array()?.first().cloned()) else {
+    let Some(first) = example(capability, path).and_then(|e| e.get(items)?.as_array()?.first().cloned())
+    else {
         return report.skipped("4.1.4", check, format!("the capabilities have no example for {path}"));
     };
     let run = "doctor-stream";
     body.insert(items.to_owned(), json!([first, first]));
     body.extend(
-        json!({"run": run, "options": {}, "driver_args": {}, "stream": true, "granted": 1}).as_object().cloned().unwrap_or_default(),
+        json!({"run": run, "options": {}, "driver_args": {}, "stream": true, "granted": 1})
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
     );
     let result = streamed(start, path, &body, run).await;
     report.must("4.1.4", check, result);
@@ -245,7 +306,11 @@ async fn streamed(start: &Start, path: &str, body: &Map<String, Value>, run: &st
         return Err("the answer is not application/x-ndjson".to_owned());
     }
     for wanted in [json!({"sending": 0}), json!({"result": {}}), json!({"sending": 1})] {
-        let line = start.line(&mut answer).await.map_err(|error| error.reason())?.ok_or("the stream ended before `done`")?;
+        let line = start
+            .line(&mut answer)
+            .await
+            .map_err(|error| error.reason())?
+            .ok_or("the stream ended before `done`")?;
         let line: Value = serde_json::from_slice(&line).map_err(|e| format!("a line is no JSON: {e}"))?;
         let key = wanted.as_object().and_then(|w| w.keys().next().cloned()).unwrap_or_default();
         if line.get(&key).is_none() || (key == "sending" && line != wanted) {
@@ -253,7 +318,11 @@ async fn streamed(start: &Start, path: &str, body: &Map<String, Value>, run: &st
         }
     }
     if let Ok(early) = tokio::time::timeout(WATCHED, start.line(&mut answer)).await {
-        let early = early.ok().flatten().map(|line| String::from_utf8_lossy(&line).trim().to_owned()).unwrap_or_default();
+        let early = early
+            .ok()
+            .flatten()
+            .map(|line| String::from_utf8_lossy(&line).trim().to_owned())
+            .unwrap_or_default();
         return Err(format!("went on without leave: {early}"));
     }
     let leave = Map::from_iter([
@@ -264,10 +333,15 @@ async fn streamed(start: &Start, path: &str, body: &Map<String, Value>, run: &st
     ]);
     good(start, "/driver/leave", &leave).await?;
     loop {
-        let line = start.line(&mut answer).await.map_err(|error| error.reason())?.ok_or("the stream ended without `done`")?;
+        let line = start
+            .line(&mut answer)
+            .await
+            .map_err(|error| error.reason())?
+            .ok_or("the stream ended without `done`")?;
         let line: Value = serde_json::from_slice(&line).map_err(|e| format!("a line is no JSON: {e}"))?;
         let Some(done) = line.get("done") else {
-            let sent = line.get("result").is_some_and(|result| result["exit_status"].as_i64().unwrap_or(0) == 0);
+            let sent =
+                line.get("result").is_some_and(|result| result["exit_status"].as_i64().unwrap_or(0) == 0);
             if sent {
                 return Err("sent line 1 though leave was refused".to_owned());
             }

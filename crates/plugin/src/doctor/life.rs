@@ -45,7 +45,11 @@ pub(super) async fn examine(
         Ok(start) => start,
         Err(why) => return report.failed("2.1", "starts a second time", why),
     };
-    report.passed("2.1", "starts a second time", format!("ready in {:.0} ms", began.elapsed().as_secs_f64() * 1000.0));
+    report.passed(
+        "2.1",
+        "starts a second time",
+        format!("ready in {:.0} ms", began.elapsed().as_secs_f64() * 1000.0),
+    );
     endpoints::examine(&start, capabilities, report).await;
     if start.has_ended() {
         let how = start.how().map(|how| how.to_string()).unwrap_or_default();
@@ -64,7 +68,8 @@ async fn forms(patient: &Patient<'_>, host: &HostSettings, report: &mut Report) 
     let mut works = None;
     for form in StartForm::ALL {
         let check = format!("starts with `{}`", form.as_str());
-        let must = declared == Some(form) || (declared.is_none() && works.is_none() && form == StartForm::Config);
+        let must =
+            declared == Some(form) || (declared.is_none() && works.is_none() && form == StartForm::Config);
         match patient.start(form, host).await {
             Ok(start) => {
                 report.passed("2.1", check, "");
@@ -111,15 +116,24 @@ async fn ends(start: &Arc<Start>, host: &HostSettings, report: &mut Report) {
     if let Location::Unix(path) = &start.location
         && !host.tcp
     {
-        let left = if path.exists() { Err(format!("{} is still there", path.display())) } else { Ok(String::new()) };
+        let left =
+            if path.exists() { Err(format!("{} is still there", path.display())) } else { Ok(String::new()) };
         report.should("2.8", "removes its socket", left);
     }
     let now = descendants(std::process::id());
     let left: Vec<String> = below.iter().filter(|pid| now.contains(pid)).map(ToString::to_string).collect();
-    let left = if left.is_empty() { Ok(String::new()) } else { Err(format!("processes {} still live", left.join(", "))) };
+    let left = if left.is_empty() {
+        Ok(String::new())
+    } else {
+        Err(format!("processes {} still live", left.join(", ")))
+    };
     report.must("2.9", "leaves no process behind", left);
     let plain = start.voice.plain_lines();
-    let lines = if plain == 0 { Ok(String::new()) } else { Err(format!("{plain} lines on stderr were no JSON; they are kept as text")) };
+    let lines = if plain == 0 {
+        Ok(String::new())
+    } else {
+        Err(format!("{plain} lines on stderr were no JSON; they are kept as text"))
+    };
     report.should("2.10", "logs in JSON lines", lines);
 }
 
@@ -172,7 +186,11 @@ async fn tcp(patient: &Patient<'_>, form: StartForm, host: &HostSettings, report
         }
     };
     let Location::Tcp(address, token) = &start.location else {
-        report.should("2.1", "starts over TCP", Err("it listens on a Unix socket though told otherwise".to_owned()));
+        report.should(
+            "2.1",
+            "starts over TCP",
+            Err("it listens on a Unix socket though told otherwise".to_owned()),
+        );
         return start.stop().await;
     };
     report.passed("2.1", "starts over TCP", address.to_string());
@@ -190,7 +208,8 @@ async fn tcp(patient: &Patient<'_>, form: StartForm, host: &HostSettings, report
     }
     let shown = descendants(std::process::id()).into_iter().find(|pid| {
         ["cmdline", "environ"].iter().any(|file| {
-            std::fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(token.as_str()))
+            std::fs::read(format!("/proc/{pid}/{file}"))
+                .is_ok_and(|text| String::from_utf8_lossy(&text).contains(token.as_str()))
         })
     });
     let result = shown.map_or_else(

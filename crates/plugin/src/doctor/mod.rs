@@ -61,7 +61,13 @@ pub struct Finding {
 pub(crate) struct Report(Vec<Finding>);
 
 impl Report {
-    fn note(&mut self, verdict: Verdict, clause: &'static str, check: impl Into<String>, detail: impl Into<String>) {
+    fn note(
+        &mut self,
+        verdict: Verdict,
+        clause: &'static str,
+        check: impl Into<String>,
+        detail: impl Into<String>,
+    ) {
         self.0.push(Finding { check: check.into(), clause, verdict, detail: detail.into() });
     }
 
@@ -78,16 +84,32 @@ impl Report {
     }
 
     /// Passed or failed by a result.
-    fn must(&mut self, clause: &'static str, check: impl Into<String>, result: Result<String, String>) -> bool {
+    fn must(
+        &mut self,
+        clause: &'static str,
+        check: impl Into<String>,
+        result: Result<String, String>,
+    ) -> bool {
         self.by(Verdict::Failed, clause, check, result)
     }
 
     /// Passed or warned by a result.
-    fn should(&mut self, clause: &'static str, check: impl Into<String>, result: Result<String, String>) -> bool {
+    fn should(
+        &mut self,
+        clause: &'static str,
+        check: impl Into<String>,
+        result: Result<String, String>,
+    ) -> bool {
         self.by(Verdict::Warned, clause, check, result)
     }
 
-    fn by(&mut self, bad: Verdict, clause: &'static str, check: impl Into<String>, result: Result<String, String>) -> bool {
+    fn by(
+        &mut self,
+        bad: Verdict,
+        clause: &'static str,
+        check: impl Into<String>,
+        result: Result<String, String>,
+    ) -> bool {
         match result {
             Ok(detail) => self.note(Verdict::Passed, clause, check, detail),
             Err(detail) => {
@@ -106,11 +128,17 @@ pub async fn examine(file: &Path, host: &HostSettings, settings: Option<&Value>)
     if !the_file(file, &mut report) {
         return report.0;
     }
-    let host = HostSettings { start_timeout: host.start_timeout.min(Duration::from_secs(10)), ..host.clone() };
+    let host =
+        HostSettings { start_timeout: host.start_timeout.min(Duration::from_secs(10)), ..host.clone() };
     let began = Instant::now();
     let capabilities = match discovery::capabilities(file, &host).await {
         Ok(capabilities) => {
-            let detail = format!("`{}` {} in {:.0} ms", capabilities.id, capabilities.version, began.elapsed().as_secs_f64() * 1000.0);
+            let detail = format!(
+                "`{}` {} in {:.0} ms",
+                capabilities.id,
+                capabilities.version,
+                began.elapsed().as_secs_f64() * 1000.0
+            );
             report.passed("1.2", "says what it is within 5 s", detail);
             capabilities
         }
@@ -139,7 +167,10 @@ fn the_file(file: &Path, report: &mut Report) -> bool {
     } else if meta.mode() & 0o111 == 0 {
         Some("it is not executable (chmod +x)".to_owned())
     } else if meta.uid() != own && meta.uid() != 0 {
-        Some(format!("it belongs to user {}, and NetPulse would run as {own}: it would not be run", meta.uid()))
+        Some(format!(
+            "it belongs to user {}, and NetPulse would run as {own}: it would not be run",
+            meta.uid()
+        ))
     } else if meta.mode() & 0o002 != 0 {
         Some("everybody may write it: it would not be run (chmod o-w)".to_owned())
     } else {
@@ -149,7 +180,8 @@ fn the_file(file: &Path, report: &mut Report) -> bool {
     report.must("1.1", check, wrong.map_or_else(|| Ok(String::new()), Err));
     if let Some(extension) = file.extension() {
         let name = file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let detail = format!("`.{}` hides it from discovery: install it as `{name}`", extension.to_string_lossy());
+        let detail =
+            format!("`.{}` hides it from discovery: install it as `{name}`", extension.to_string_lossy());
         report.note(Verdict::Warned, "1.1", "the file's name has no extension", detail);
     }
     sound
@@ -160,8 +192,15 @@ fn declared(capabilities: &Capabilities, report: &mut Report) {
     let parts: Vec<&str> = capabilities.id.split('/').collect();
     let form = parts.len() == 4
         && parts.iter().all(|part| !part.is_empty())
-        && parts.last().and_then(|last| last.strip_prefix('v')).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    let form = if form { Ok(capabilities.id.clone()) } else { Err(format!("`{}` is not <who>/<kind>/<name>/v<n>", capabilities.id)) };
+        && parts
+            .last()
+            .and_then(|last| last.strip_prefix('v'))
+            .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let form = if form {
+        Ok(capabilities.id.clone())
+    } else {
+        Err(format!("`{}` is not <who>/<kind>/<name>/v<n>", capabilities.id))
+    };
     report.should("1.2", "the id has its form", form);
     let mut seen = std::collections::BTreeSet::new();
     for capability in &capabilities.capabilities {

@@ -23,7 +23,10 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map_or("", |(_, value)| value.as_str())
     }
 
     /// The status with the beginning of the text, for a finding.
@@ -65,7 +68,8 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> 
 fn complete(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).to_ascii_lowercase();
-    let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
+    let value =
+        |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     if value("transfer-encoding") == Some("chunked") {
         return answer.ends_with(b"0\r\n\r\n");
     }
@@ -83,7 +87,10 @@ pub(super) async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Raw, String> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: plugin\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut text = format!(
+        "{method} {path} HTTP/1.1\r\nhost: plugin\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     if !body.is_empty() {
         text.push_str("content-type: application/json\r\n");
     }
@@ -94,7 +101,9 @@ pub(super) async fn request(
     text.push_str(body);
     let answer = send(location, text.as_bytes()).await?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: `{}`", answer.chars().take(80).collect::<String>()))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| format!("no HTTP answer: `{}`", answer.chars().take(80).collect::<String>()))?;
     let mut lines = head.lines();
     let status = lines
         .next()
@@ -102,6 +111,9 @@ pub(super) async fn request(
         .and_then(|line| line.split_whitespace().nth(1))
         .and_then(|status| status.parse().ok())
         .ok_or("no HTTP/1.1 status line")?;
-    let headers = lines.filter_map(|line| line.split_once(':')).map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())).collect();
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()))
+        .collect();
     Ok(Raw { status, headers, body: body.to_owned() })
 }

@@ -25,7 +25,9 @@ pub(crate) fn read(line: &str, given: &Place) -> Option<Result<Place, String>> {
     }
     // A bare address, as some kits print it.
     match given {
-        Place::Unix(_) if line.starts_with('/') && !line.contains(char::is_whitespace) => Some(unix(line, given)),
+        Place::Unix(_) if line.starts_with('/') && !line.contains(char::is_whitespace) => {
+            Some(unix(line, given))
+        }
         Place::Tcp(_) if line.parse::<SocketAddr>().is_ok() || line.starts_with("[::]:") => Some(tcp(line)),
         _ => None,
     }
@@ -55,7 +57,8 @@ fn unix(path: &str, given: &Place) -> Result<Place, String> {
     // Whoever can write the folder can put another socket in its place.
     let folder = path.parent().and_then(|folder| std::fs::metadata(folder).ok());
     let closed = |mode: u32| mode & 0o022 == 0;
-    let private = folder.is_some_and(|f| (f.uid() == own || f.uid() == 0) && (closed(f.mode()) || f.mode() & 0o1000 != 0));
+    let private = folder
+        .is_some_and(|f| (f.uid() == own || f.uid() == 0) && (closed(f.mode()) || f.mode() & 0o1000 != 0));
     if !private || !closed(meta.mode()) {
         return refuse("others may write".to_owned());
     }
@@ -65,7 +68,9 @@ fn unix(path: &str, given: &Place) -> Result<Place, String> {
 fn tcp(address: &str) -> Result<Place, String> {
     let refuse = |why: &str| Err(format!("names the address `{address}`, which {why}: it is not dialled"));
     // `localhost` is the one name that needs no resolver to be known as this machine.
-    let numeric = address.strip_prefix("localhost:").map_or_else(|| address.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let numeric = address
+        .strip_prefix("localhost:")
+        .map_or_else(|| address.to_owned(), |port| format!("127.0.0.1:{port}"));
     let Ok(socket) = numeric.parse::<SocketAddr>() else {
         return refuse("is no numeric address with a port");
     };

@@ -68,7 +68,12 @@ pub(crate) struct Voice {
 
 impl Voice {
     pub(crate) fn new(id: &str) -> Arc<Self> {
-        Arc::new(Self { id: id.to_owned(), secrets: Arc::default(), tail: Mutex::default(), plain: AtomicU64::new(0) })
+        Arc::new(Self {
+            id: id.to_owned(),
+            secrets: Arc::default(),
+            tail: Mutex::default(),
+            plain: AtomicU64::new(0),
+        })
     }
 
     /// Lines that were no JSON.

@@ -296,8 +296,9 @@ impl Program {
         let answer = start.exchange(Method::POST, path, body, deadline).await;
         unanswered.settle(&answer);
         let bytes = answer?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| CallError::Nonsense(format!("answered {path} with something else than the contract says: {e}")))
+        serde_json::from_slice(&bytes).map_err(|e| {
+            CallError::Nonsense(format!("answered {path} with something else than the contract says: {e}"))
+        })
     }
 
     /// Ends its process for good.
@@ -332,7 +333,9 @@ impl<'a> Unanswered<'a> {
     pub(crate) fn settle<T>(mut self, answer: &Result<T, CallError>) {
         match answer {
             Err(CallError::Late(_)) => {}
-            Err(CallError::Nonsense(why)) if why.starts_with("answered for") || why.starts_with("answered request") => {
+            Err(CallError::Nonsense(why))
+                if why.starts_with("answered for") || why.starts_with("answered request") =>
+            {
                 if let Some(start) = self.start.take().cloned() {
                     tracing::warn!(target: "plugin", plugin = start.voice.id, "{why}; it is killed");
                     tokio::spawn(async move { start.kill().await });
@@ -345,7 +348,9 @@ impl<'a> Unanswered<'a> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if let (Some(start), Ok(runtime)) = (self.start.take().cloned(), tokio::runtime::Handle::try_current()) {
+        if let (Some(start), Ok(runtime)) =
+            (self.start.take().cloned(), tokio::runtime::Handle::try_current())
+        {
             runtime.spawn(async move { start.probe().await });
         }
     }

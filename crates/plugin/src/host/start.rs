@@ -219,7 +219,11 @@ impl Start {
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
                 Err(error) => {
-                    return Err(StartError::new(format!("is not healthy: {}{}", error.reason(), self.aftermath().await)));
+                    return Err(StartError::new(format!(
+                        "is not healthy: {}{}",
+                        error.reason(),
+                        self.aftermath().await
+                    )));
                 }
             }
         };
@@ -245,7 +249,10 @@ impl Start {
                 self.voice.secrets.add(texts(&settings));
                 let body = serde_json::to_vec(&json!({"config": settings})).unwrap_or_default();
                 self.exchange(Method::POST, "/configure", body, deadline).await.map(|_| ()).map_err(|error| {
-                    StartError::new(format!("refuses its settings: {}", self.voice.secrets.clean(&error.reason())))
+                    StartError::new(format!(
+                        "refuses its settings: {}",
+                        self.voice.secrets.clean(&error.reason())
+                    ))
                 })
             }
         }
@@ -287,7 +294,10 @@ impl Start {
     }
 
     /// What `work` gives, or that the process ended under it.
-    async fn unless_ended<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    async fn unless_ended<T>(
+        &self,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
         tokio::select! {
             biased;
             done = work => done,
@@ -407,7 +417,8 @@ impl Start {
 /// # Errors
 /// A sentence that names both.
 pub(crate) fn contract(contract: &str) -> Result<(), String> {
-    let same = contract == CONTRACT || contract.strip_prefix(CONTRACT).is_some_and(|rest| rest.starts_with('.'));
+    let same =
+        contract == CONTRACT || contract.strip_prefix(CONTRACT).is_some_and(|rest| rest.starts_with('.'));
     if same {
         return Ok(());
     }
@@ -436,7 +447,8 @@ fn folder(below: &Path) -> Result<TempDir, StartError> {
 }
 
 fn token(folder: &Path) -> Result<Zeroizing<String>, StartError> {
-    let wrong = |e: std::io::Error| StartError::new(format!("cannot be started: its token cannot be written: {e}"));
+    let wrong =
+        |e: std::io::Error| StartError::new(format!("cannot be started: its token cannot be written: {e}"));
     let token = Zeroizing::new(format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)

@@ -185,7 +185,10 @@ impl Wire {
                         // Never written: the plugin had closed an idle connection.
                         Some(unsent) if !fresh => request = unsent,
                         Some(_) => {
-                            return Err(CallError::NotSent(format!("closed the connection: {}", error.error())));
+                            return Err(CallError::NotSent(format!(
+                                "closed the connection: {}",
+                                error.error()
+                            )));
                         }
                         None => {
                             return Err(CallError::Lost(format!(
@@ -197,7 +200,8 @@ impl Wire {
                 }
             }
         };
-        let (response, sender) = tokio::time::timeout_at(deadline.into(), exchange).await.map_err(|_| late())??;
+        let (response, sender) =
+            tokio::time::timeout_at(deadline.into(), exchange).await.map_err(|_| late())??;
         let answer = self.check(response, number, deadline).await?;
         Ok((answer, Returning(sender)))
     }
@@ -296,8 +300,9 @@ impl Answer {
                 .await
                 .map_err(|_| CallError::Late("did not end its answer in time".to_owned()))?;
             let Some(frame) = frame else { return Ok(None) };
-            let frame = frame
-                .map_err(|e| CallError::Lost(format!("broke off its answer after {} bytes: {e}", self.read)))?;
+            let frame = frame.map_err(|e| {
+                CallError::Lost(format!("broke off its answer after {} bytes: {e}", self.read))
+            })?;
             if let Ok(data) = frame.into_data() {
                 self.read += data.len();
                 if self.read > self.max {

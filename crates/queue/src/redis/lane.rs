@@ -20,6 +20,8 @@ use crate::api::{ClaimToken, QueueError, Verdict};
 
 /// Items of one pipeline.
 const BATCH: usize = 256;
+/// Bytes after which a pipeline takes nothing more.
+const BATCH_BYTES: usize = 4 << 20;
 /// Notes of one script.
 const NOTES: usize = 32;
 
@@ -51,6 +53,17 @@ pub(super) enum Item {
     Plain(Vec<Cmd>),
     /// Tells when everything before it has arrived.
     Barrier(oneshot::Sender<()>),
+}
+
+impl Item {
+    /// Bytes on the wire, roughly.
+    fn size(&self) -> usize {
+        match self {
+            Self::Note(note) => note.result.len() + note.what.len() + note.command.len(),
+            Self::End(end) => end.result.len() + end.what.len(),
+            Self::Plain(_) | Self::Barrier(_) => 0,
+        }
+    }
 }
 
 pub(super) struct Lane {
@@ -95,9 +108,12 @@ enum Expect {
 pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Item>) {
     while let Some(first) = inbox.recv().await {
         let mut items = vec![first];
+        let mut bytes = items.iter().map(Item::size).sum::<usize>();
         while items.len() < BATCH
+            && bytes < BATCH_BYTES
             && let Ok(item) = inbox.try_recv()
         {
+            bytes += item.size();
             items.push(item);
         }
         if !deliver(&shared, items).await {
@@ -108,6 +124,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
 
 /// Sends the items until all have arrived; false when the engine is closed.
 async fn deliver(shared: &Shared, items: Vec<Item>) -> bool {
+    let bytes = items.iter().map(Item::size).sum();
     let (mut commands, barriers) = commands(shared, items);
     let mut pause = Duration::from_millis(20);
     while !commands.is_empty() {
@@ -115,7 +132,7 @@ async fn deliver(shared: &Shared, items: Vec<Item>) -> bool {
         for (command, _) in &commands {
             pipe.add_command(command.clone());
         }
-        let left = match shared.link.send(&pipe, shared.until()).await {
+        let left = match shared.link.send(&pipe, shared.until_for(bytes)).await {
             Ok(answers) => take(shared, commands, answers),
             Err(Trouble::Closed) => return false,
             Err(trouble) => {

@@ -374,7 +374,16 @@ impl Link {
         let (mut connection, number) = self.connection(until).await?;
         let mut fresh = false;
         loop {
-            let asked = connection.send_packed_commands(pipe, 0, pipe.len());
+            let asked = async {
+                tokio::select! {
+                    biased;
+                    answers = connection.send_packed_commands(pipe, 0, pipe.len()) => answers,
+                    // Others have found the connection dead and made a new one.
+                    _ = self.reconnected(number) => Err(RedisError::from(std::io::Error::from(
+                        std::io::ErrorKind::ConnectionReset,
+                    ))),
+                }
+            };
             let answers = match tokio::time::timeout_at(until, asked).await {
                 Ok(Ok(answers)) => answers,
                 Ok(Err(error)) => {

@@ -38,6 +38,9 @@ impl Shared {
 
     /// Sends reads again while there is time.
     pub(super) async fn read(&self, pipe: &Pipeline) -> Result<Vec<redis::Value>, QueueError> {
+        if pipe.is_empty() {
+            return Ok(Vec::new());
+        }
         let until = self.until();
         let mut pause = std::time::Duration::from_millis(20);
         loop {
@@ -69,6 +72,24 @@ impl Shared {
             .zip(answers)
             .map(|(id, answer)| Ok(self.shown(record::job(*id, items(&answer))?)))
             .collect()
+    }
+
+    /// Those of the jobs that may match, by a few small fields.
+    async fn matching(&self, query: &JobQuery, ids: Vec<JobId>) -> Result<Vec<JobId>, QueueError> {
+        let mut pipe = Pipeline::with_capacity(ids.len());
+        for id in &ids {
+            pipe.cmd("HMGET").arg(self.key(&format!("job:{id}"))).arg("status").arg("queue").arg("node");
+        }
+        let answers = self.read(&pipe).await?;
+        let queue = query.queue.as_ref().map(ToString::to_string);
+        let may = |answer: &redis::Value| {
+            let get = |at: usize| items(answer).get(at).and_then(text);
+            let status = get(0).and_then(|status| status.parse::<JobStatus>().ok());
+            (query.status.is_empty() || status.is_some_and(|status| query.status.contains(&status)))
+                && queue.as_deref().is_none_or(|queue| get(1) == Some(queue))
+                && query.node.as_deref().is_none_or(|node| get(2) == Some(node))
+        };
+        Ok(ids.into_iter().zip(&answers).filter(|(_, answer)| may(answer)).map(|(id, _)| id).collect())
     }
 
     pub(super) async fn find(self: &Arc<Self>, id: JobId) -> Result<Option<Job>, QueueError> {
@@ -125,6 +146,8 @@ impl Shared {
                 return Ok(Page { jobs, next: None });
             };
             below = format!("({lowest}");
+            // Results are big: only those that match are read whole.
+            let ids = if plain { ids } else { self.matching(query, ids).await? };
             let records = self.records(&ids).await?;
             for record in records.into_iter().flatten() {
                 if !matches(query, &record) {

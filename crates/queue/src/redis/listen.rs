@@ -111,7 +111,7 @@ async fn listen(shared: &Shared, mut stream: PubSubStream, seen: u64) {
                 None => return,
             },
             // The commands go elsewhere now: perhaps another server is the master.
-            _ = &mut renewed, if seen != 0 => return,
+            _ = &mut renewed => return,
         }
     }
 }

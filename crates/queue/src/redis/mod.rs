@@ -28,7 +28,7 @@ mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use netpulse_model::JobId;
 use parking_lot::Mutex;
@@ -75,8 +75,8 @@ struct Shared {
     /// Who waits for a job's end.
     waiters: Mutex<HashMap<JobId, Vec<oneshot::Sender<()>>>>,
     due: Due,
-    /// The server's time less this process's steady time, microseconds.
-    offset: AtomicI64,
+    /// The server's time less this process's steady time, microseconds, and when that was seen.
+    offset: Mutex<(i64, i64)>,
     /// The latest event that a call of this process made.
     last_event: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
@@ -130,7 +130,7 @@ impl Redis {
             workers: Mutex::default(),
             waiters: Mutex::default(),
             due: Due::default(),
-            offset: AtomicI64::new(0),
+            offset: Mutex::new((i64::MIN, i64::MIN)),
             last_event: AtomicU64::new(0),
             tasks: Mutex::new(JoinSet::new()),
             options,
@@ -141,7 +141,7 @@ impl Redis {
         };
         // The first answer also tells the server's time.
         let until = Instant::now() + shared.options.deadline;
-        shared.once(shared.scripts.call(Script::Nodes, 0, 0), until).await.map_err(|trouble| {
+        shared.once(shared.scripts.call(Script::Look, 0, 0), until).await.map_err(|trouble| {
             RedisOpenError::Unreachable { address: address.clone(), why: trouble.to_string() }
         })?;
         shared.check(&address).await?;
@@ -173,6 +173,12 @@ impl Redis {
         self.shared.tasks.lock().abort_all();
     }
 }
+
+/// How long the best knowledge of the server's clock is trusted, microseconds.
+const OFFSET_KEPT: i64 = 10_000_000;
+
+/// Bytes a second that even a bad line carries: big requests get more time.
+const SLOWEST: usize = 4 << 20;
 
 /// A script's answer without what every answer begins with.
 struct Reply(Vec<Value>);
@@ -209,7 +215,7 @@ impl Shared {
 
     /// The time that the store goes by, as far as it is known here.
     fn store_now(&self) -> i64 {
-        self.offset.load(Ordering::SeqCst).saturating_add(self.steady())
+        self.offset.lock().0.saturating_add(self.steady())
     }
 
     /// The server's time after which nobody waits for an answer any more.
@@ -220,6 +226,11 @@ impl Shared {
 
     fn until(&self) -> Instant {
         Instant::now() + self.options.deadline
+    }
+
+    /// The same for a request of so many bytes.
+    fn until_for(&self, bytes: usize) -> Instant {
+        self.until() + std::time::Duration::from_secs((bytes / SLOWEST) as u64)
     }
 
     /// A key of the store.
@@ -238,7 +249,12 @@ impl Shared {
         let rest = values.split_off(3);
         if let Some(real) = values.first().and_then(number) {
             let steady = self.steady() - self.options.clock.ahead();
-            self.offset.store(real - steady, Ordering::SeqCst);
+            // The answer that was quickest lately tells the server's time best.
+            let (fresh, mut known) = (real.saturating_sub(steady), self.offset.lock());
+            if fresh >= known.0 || steady.saturating_sub(known.1) > OFFSET_KEPT {
+                *known = (fresh, steady);
+            }
+            drop(known);
             self.due.learn(real, values.get(1).and_then(number));
         }
         if let Some(event) = values.get(2).and_then(number).and_then(|id| u64::try_from(id).ok()) {

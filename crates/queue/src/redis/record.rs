@@ -91,7 +91,8 @@ pub(super) fn job(id: JobId, values: &[Value]) -> Result<Option<Record>, QueueEr
         task_id: get("task_id").map(str::to_owned),
         attempt: at("attempt").and_then(number).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         created_at: time("created").ok_or_else(|| bad("created", "it is missing".into()))?,
-        enqueued_at: time("enqueued"),
+        // Until it is put back it was put into its queue when it was accepted.
+        enqueued_at: time("enqueued").or_else(|| time("created")),
         started_at: time("started"),
         ended_at: time("ended"),
         worker: get("worker").map(str::to_owned),

@@ -48,12 +48,17 @@ scripts! {
     Acquire = "nodes" ["common", "acquire"],
     Suspend = "jobs" ["common", "suspend"],
     Waiting = "jobs" ["common", "waiting"],
+    Look = "nodes" ["common", "look"],
     Nodes = "nodes" ["common", "nodes"],
     StopWorker = "nodes" ["common", "stop_worker"],
     Deliveries = "jobs" ["common", "deliveries"],
     Settle = "jobs" ["common", "ends", "settle"],
     Health = "jobs!" ["common", "health"],
 }
+
+/// The fields of a record whose places the scripts know (`AT_STATUS`, …).
+const PLACES: &[&str] =
+    &["status", "queue", "device", "kind", "attempt", "created", "enqueued", "started", "worker", "node"];
 
 /// The guard of scripts that need memory.
 const REFUSED_WHEN_FULL: &[&str] = &["jobs!"];
@@ -86,13 +91,19 @@ impl Scripts {
     pub(super) fn new(options: &RedisOptions) -> Self {
         let fields: Vec<String> =
             JOB_FIELDS.iter().chain(CLAIM_FIELDS).map(|field| format!("'{field}'")).collect();
+        let places: String = JOB_FIELDS
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| PLACES.contains(field))
+            .map(|(at, field)| format!("local AT_{} = {}\n", field.to_ascii_uppercase(), at + 1))
+            .collect();
         let bound = |number: usize| number.min(1 << 50);
         let head = format!(
             "\nlocal P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
              local PLACED, LEASE, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}\n\
              local AUDIT, CANCELED, LOST_WORKERS, ARGS = {}, {}, {LOST_WORKERS}, {SUBMIT_ARGS}\n\
              local TRIM, EVENTS, EVENT_MARKS = '{}', {}, {}\n\
-             local RECORD = {{ {} }}\n",
+             local RECORD = {{ {} }}\n{places}",
             quoted(&options.prefix),
             quoted(&options.host_to_node_map),
             quoted(&options.node_info_map),

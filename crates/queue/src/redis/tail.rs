@@ -51,7 +51,7 @@ impl Shared {
         let mut call = redis::cmd("GET");
         call.arg(self.key("event"));
         let last = self.link.one(call, self.until()).await.map_err(unavailable)?;
-        let last = number(&last).and_then(|last| u64::try_from(last).ok()).unwrap_or(0);
+        let last = text(&last).and_then(|text| text.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
         self.tail.opened.store(last, Ordering::SeqCst);
         self.tail.events.restart(last + 1);
         Ok(())

@@ -11,7 +11,7 @@ pub mod schema;
 use std::time::Duration;
 
 pub use pattern::Pattern;
-pub use registry::{Found, PlatformError, Registry, TransportKind};
+pub use registry::{Found, LeftOut, PlatformError, Registry, TransportKind};
 use schema::{PlatformFile, Reply, Step, Transports, Verified};
 
 /// A platform, complete: its own file laid over those it extends.

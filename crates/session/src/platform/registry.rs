@@ -1,7 +1,7 @@
 //! Finding a platform by any of its names.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
@@ -93,6 +93,9 @@ pub struct Found {
     pub port: u16,
 }
 
+/// Files that are no platforms, each with what is wrong.
+pub type LeftOut = Vec<(PathBuf, PlatformError)>;
+
 /// All platforms by name. Files are read when first asked for, patterns compiled when first used.
 #[derive(Debug)]
 pub struct Registry {
@@ -155,6 +158,59 @@ impl Registry {
             }
         }
         Ok(Arc::new(registry))
+    }
+
+    /// As [`Registry::with_folder`], or without a folder, with these files added or put in their
+    /// place. A file that is wrong is left out, and told; the others count.
+    ///
+    /// # Errors
+    /// As [`Registry::with_folder`].
+    pub fn with_files(
+        folder: Option<&Path>,
+        files: &[PathBuf],
+    ) -> Result<(Arc<Self>, LeftOut), PlatformError> {
+        let base = match folder {
+            Some(folder) => Self::with_folder(folder)?,
+            None => Self::builtin()?,
+        };
+        let mut wrong = Vec::new();
+        let mut registry = Self {
+            files: base.files.clone(),
+            origins: base.origins.clone(),
+            names: base.names.clone(),
+            built: RwLock::new(BTreeMap::new()),
+        };
+        for path in files {
+            if let Err(error) = registry.add(path) {
+                wrong.push((path.clone(), error));
+            }
+        }
+        Ok((Arc::new(registry), wrong))
+    }
+
+    /// Adds one file, or changes nothing.
+    fn add(&mut self, path: &Path) -> Result<(), PlatformError> {
+        let file = path.display().to_string();
+        let wrong = |message: String| PlatformError::File { file: file.clone(), line: None, message };
+        let content = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+        let read = read(&file, &content)?;
+        let name = read.name.clone().unwrap_or_default();
+        let before = (self.files.clone(), self.origins.clone(), self.names.clone());
+        self.names.retain(|_, platform| *platform != name);
+        let taken = std::iter::once(&name).chain(read.aliases.iter().flatten()).find_map(|alias| {
+            let other = self.names.insert(alias.clone(), name.clone())?;
+            (other != name).then(|| wrong(format!("the name `{alias}` is taken by `{other}` already")))
+        });
+        self.files.insert(name.clone(), read);
+        self.origins.insert(name.clone(), file.clone());
+        let checked = match taken {
+            Some(error) => Err(error),
+            None => self.build(&name).and_then(|platform| check_patterns(&platform)),
+        };
+        if checked.is_err() {
+            (self.files, self.origins, self.names) = before;
+        }
+        checked
     }
 
     /// The platforms of these files (path and content); a later file replaces an earlier one of
@@ -381,6 +437,29 @@ mod tests {
 
     fn registry(files: &[(&str, &str)]) -> Result<Registry, PlatformError> {
         Registry::from_files(files.iter().map(|(p, c)| ((*p).to_owned(), c.as_bytes().to_vec())).collect())
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_left_out_and_the_others_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let head = "description: A test\nverified: facts\n";
+        let files = [
+            write("good.yaml", &format!("name: acme_os\nextends: cisco_ios\n{head}")),
+            write("taken.yaml", &format!("name: other_os\naliases: [acme_os]\n{head}")),
+            write("circle.yaml", &format!("name: lost_os\nextends: nowhere_os\n{head}")),
+        ];
+        let (registry, wrong) = Registry::with_files(None, &files).unwrap();
+        assert_eq!(registry.platform("acme_os").unwrap().name, "acme_os");
+        assert!(registry.platform("other_os").is_err() && registry.platform("lost_os").is_err());
+        assert!(registry.platform("cisco_ios").is_ok());
+        let said: Vec<String> = wrong.iter().map(|(_, error)| error.to_string()).collect();
+        assert_eq!(said.len(), 2);
+        assert!(said[0].contains("taken by `acme_os`") && said[1].contains("nowhere_os"), "{said:?}");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 pub(crate) mod analysis;
 mod emit;
+mod follow;
+mod groups;
 mod plain;
+mod read;
 mod search;
 mod simplify;
 pub(crate) mod syntax;

@@ -124,21 +124,24 @@ pub struct Pattern {
 
 /// Nesting deeper than this is refused, so that reading cannot exhaust the stack.
 const MAX_DEPTH: u32 = 100;
+/// Names a pattern may give to groups.
+pub(super) const MAX_NAMES: usize = 4000;
 /// PCRE2's highest count in a repeat.
 const MAX_REPEAT: u32 = 65_535;
 
-struct Reader<'p> {
-    text: &'p str,
-    pos: usize,
-    flags: Flags,
-    groups: u32,
-    names: Vec<(String, u32)>,
-    open: Vec<u32>,
-    depth: u32,
-    exotic: bool,
+/// Where the reading of a pattern is.
+pub(super) struct Reader<'p> {
+    pub(super) text: &'p str,
+    pub(super) pos: usize,
+    pub(super) flags: Flags,
+    pub(super) groups: u32,
+    pub(super) names: Vec<(String, u32)>,
+    pub(super) open: Vec<u32>,
+    pub(super) depth: u32,
+    pub(super) exotic: bool,
     /// Whether anything but leading global flags was read.
-    begun: bool,
-    lookbehind: u32,
+    pub(super) begun: bool,
+    pub(super) lookbehind: u32,
 }
 
 /// Reads `text` as Python's `re.compile` does.
@@ -178,22 +181,22 @@ fn parse_with(text: &str, flags: Flags) -> Result<Pattern, String> {
 }
 
 impl Reader<'_> {
-    fn error(&self, what: &str, at: usize) -> String {
+    pub(super) fn error(&self, what: &str, at: usize) -> String {
         let position = self.text.get(..at).map_or(at, |s| s.chars().count());
         format!("{what} at position {position}")
     }
 
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.text[self.pos..].chars().next()
     }
 
-    fn next(&mut self) -> Option<char> {
+    pub(super) fn next(&mut self) -> Option<char> {
         let c = self.peek()?;
         self.pos += c.len_utf8();
         Some(c)
     }
 
-    fn eat(&mut self, s: &str) -> bool {
+    pub(super) fn eat(&mut self, s: &str) -> bool {
         let hit = self.text[self.pos..].starts_with(s);
         if hit {
             self.pos += s.len();
@@ -201,7 +204,7 @@ impl Reader<'_> {
         hit
     }
 
-    fn alternatives(&mut self) -> Result<Node, String> {
+    pub(super) fn alternatives(&mut self) -> Result<Node, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(self.error("pattern is nested too deeply", self.pos));
@@ -238,7 +241,7 @@ impl Reader<'_> {
         }
     }
 
-    fn sequence(&mut self) -> Result<Node, String> {
+    pub(super) fn sequence(&mut self) -> Result<Node, String> {
         let mut items: Vec<Node> = Vec::new();
         loop {
             if self.flags.verbose {
@@ -354,7 +357,7 @@ impl Reader<'_> {
         }
     }
 
-    fn escape(&mut self, at: usize) -> Result<Node, String> {
+    pub(super) fn escape(&mut self, at: usize) -> Result<Node, String> {
         let Some(c) = self.peek() else {
             return Err(self.error("bad escape (end of pattern)", at));
         };
@@ -398,7 +401,7 @@ impl Reader<'_> {
         Ok(Node::Char(c, self.flags.ignore_case))
     }
 
-    fn reference(&mut self, number: u32, at: usize) -> Result<Node, String> {
+    pub(super) fn reference(&mut self, number: u32, at: usize) -> Result<Node, String> {
         if number > self.groups {
             return Err(self.error(&format!("invalid group reference {number}"), at + 1));
         }
@@ -413,7 +416,7 @@ impl Reader<'_> {
     }
 
     /// An escape that stands for one character, in or out of a set.
-    fn char_escape(&mut self, at: usize) -> Result<char, String> {
+    pub(super) fn char_escape(&mut self, at: usize) -> Result<char, String> {
         let Some(c) = self.next() else {
             return Err(self.error("bad escape (end of pattern)", at));
         };
@@ -524,204 +527,5 @@ impl Reader<'_> {
         };
         self.next();
         Ok(item)
-    }
-
-    fn close(&mut self, at: usize) -> Result<(), String> {
-        if self.eat(")") { Ok(()) } else { Err(self.error("missing ), unterminated subpattern", at)) }
-    }
-
-    fn inside(&mut self, at: usize) -> Result<Node, String> {
-        self.begun = true;
-        let flags = self.flags;
-        let node = self.alternatives()?;
-        self.flags = flags;
-        self.close(at)?;
-        Ok(node)
-    }
-
-    fn capture(&mut self, at: usize, name: Option<String>) -> Result<Node, String> {
-        self.groups += 1;
-        let number = self.groups;
-        if let Some(name) = name {
-            if let Some((_, was)) = self.names.iter().find(|(n, _)| *n == name) {
-                let message =
-                    format!("redefinition of group name '{name}' as group {number}; was group {was}");
-                return Err(self.error(&message, at + 4));
-            }
-            self.names.push((name, number));
-        }
-        self.open.push(number);
-        let node = self.inside(at)?;
-        self.open.pop();
-        Ok(Node::Group(Some(number), Box::new(node)))
-    }
-
-    fn name(&mut self, terminator: char, at: usize) -> Result<String, String> {
-        let start = self.pos;
-        let rest = &self.text[start..];
-        let Some(end) = rest.find(terminator) else {
-            return Err(self.error(&format!("missing {terminator}, unterminated name"), start));
-        };
-        let name = rest[..end].to_owned();
-        if name.is_empty() {
-            return Err(self.error("missing group name", at));
-        }
-        self.pos = start + end + terminator.len_utf8();
-        Ok(name)
-    }
-
-    fn group(&mut self, at: usize) -> Result<Option<Node>, String> {
-        if !self.eat("?") {
-            return self.capture(at, None).map(Some);
-        }
-        let Some(c) = self.next() else {
-            return Err(self.error("unexpected end of pattern", self.pos));
-        };
-        match c {
-            'P' => {
-                if self.eat("<") {
-                    let start = self.pos;
-                    let name = self.name('>', start)?;
-                    self.check_identifier(&name, start)?;
-                    return self.capture(at, Some(name)).map(Some);
-                }
-                if self.eat("=") {
-                    let start = self.pos;
-                    let name = self.name(')', start)?;
-                    self.check_identifier(&name, start)?;
-                    let number = self.number_of(&name, start)?;
-                    return self.reference(number, at).map(Some);
-                }
-                let shown = self.next().map_or(String::new(), |c| c.to_string());
-                Err(self.error(&format!("unknown extension ?P{shown}"), at + 1))
-            }
-            ':' => {
-                let node = self.inside(at)?;
-                Ok(Some(Node::Group(None, Box::new(node))))
-            }
-            '#' => loop {
-                match self.next() {
-                    Some(')') => return Ok(None),
-                    Some(_) => {}
-                    None => return Err(self.error("missing ), unterminated comment", at)),
-                }
-            },
-            '=' | '!' => {
-                self.exotic = true;
-                let node = self.inside(at)?;
-                Ok(Some(Node::Look(false, c == '!', Box::new(node))))
-            }
-            '<' => {
-                let negative = if self.eat("=") {
-                    false
-                } else if self.eat("!") {
-                    true
-                } else {
-                    let shown = self.next().map_or(String::new(), |c| c.to_string());
-                    return Err(self.error(&format!("unknown extension ?<{shown}"), at + 1));
-                };
-                self.exotic = true;
-                self.lookbehind += 1;
-                let node = self.inside(at)?;
-                self.lookbehind -= 1;
-                let (low, high) = super::analysis::width(&node);
-                if Some(low) != high {
-                    return Err("look-behind requires fixed-width pattern".to_owned());
-                }
-                Ok(Some(Node::Look(true, negative, Box::new(node))))
-            }
-            '>' => {
-                self.exotic = true;
-                let node = self.inside(at)?;
-                Ok(Some(Node::Atomic(Box::new(node))))
-            }
-            '(' => self.condition(at).map(Some),
-            c if c == '-' || c.is_ascii_alphabetic() => self.inline_flags(at, c),
-            c => Err(self.error(&format!("unknown extension ?{c}"), at + 1)),
-        }
-    }
-
-    fn check_identifier(&self, name: &str, at: usize) -> Result<(), String> {
-        let mut chars = name.chars();
-        let good = chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
-            && chars.all(|c| c.is_alphanumeric() || c == '_');
-        if good { Ok(()) } else { Err(self.error(&format!("bad character in group name '{name}'"), at)) }
-    }
-
-    fn number_of(&self, name: &str, at: usize) -> Result<u32, String> {
-        self.names
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, number)| *number)
-            .ok_or_else(|| self.error(&format!("unknown group name '{name}'"), at))
-    }
-
-    fn condition(&mut self, at: usize) -> Result<Node, String> {
-        let start = self.pos;
-        let name = self.name(')', start)?;
-        let number = match name.parse::<u32>() {
-            Ok(0) => return Err(self.error("bad group number", start)),
-            Ok(number) if number > self.groups => {
-                return Err(self.error(&format!("invalid group reference {number}"), start));
-            }
-            Ok(number) => number,
-            Err(_) => self.number_of(&name, start)?,
-        };
-        self.exotic = true;
-        let flags = self.flags;
-        self.begun = true;
-        let yes = self.sequence()?;
-        let no = if self.eat("|") { self.sequence()? } else { Node::Empty };
-        if self.peek() == Some('|') {
-            return Err(self.error("conditional backref with more than two branches", self.pos));
-        }
-        self.flags = flags;
-        self.close(at)?;
-        Ok(Node::Cond(number, Box::new(yes), Box::new(no)))
-    }
-
-    fn inline_flags(&mut self, at: usize, first: char) -> Result<Option<Node>, String> {
-        let mut flags = self.flags;
-        let mut on = true;
-        let mut c = first;
-        loop {
-            match c {
-                '-' if on => on = false,
-                'i' => flags.ignore_case = on,
-                'm' => flags.multi_line = on,
-                's' => flags.dot_all = on,
-                'x' => flags.verbose = on,
-                'a' if on => flags.ascii = true,
-                'u' if on => flags.ascii = false,
-                'L' => {
-                    return Err(
-                        self.error("bad inline flags: cannot use 'L' flag with a str pattern", self.pos)
-                    );
-                }
-                ')' if on => {
-                    if self.begun {
-                        return Err(self.error("global flags not at the start of the expression", at));
-                    }
-                    self.flags = flags;
-                    return Ok(None);
-                }
-                ':' => break,
-                c if c.is_ascii_alphabetic() => {
-                    return Err(self.error("unknown flag", self.pos - 1));
-                }
-                _ => return Err(self.error("missing -, : or )", self.pos)),
-            }
-            c = match self.next() {
-                Some(c) => c,
-                None => return Err(self.error("missing -, : or )", self.pos)),
-            };
-        }
-        let outer = self.flags;
-        self.flags = flags;
-        self.begun = true;
-        let node = self.alternatives()?;
-        self.flags = outer;
-        self.close(at)?;
-        Ok(Some(Node::Group(None, Box::new(node))))
     }
 }

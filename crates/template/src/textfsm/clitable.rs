@@ -1,6 +1,7 @@
 //! CliTable: the `index` file that maps platform and command to templates, and the merge of the
 //! tables of several templates on their Key values.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::table::{Cell, Table};
@@ -215,11 +216,19 @@ fn extend<'t>(table: &Table<'t>, other: &Table<'t>, keys: &[&str]) -> Result<Tab
         table.header.iter().chain(added.iter().map(|i| &other.header[*i])).map(Arc::clone).collect();
     let mut cells = Vec::with_capacity(table.len() * header.len());
     let mut by_number = other.rows();
+    // The first row of each key counts.
+    let mut by_key: HashMap<Vec<&Cell<'t>>, &[Cell<'t>]> = HashMap::with_capacity(other.len());
+    if !pairs.is_empty() {
+        for theirs in other.rows() {
+            by_key.entry(pairs.iter().map(|(_, b)| &theirs[*b]).collect()).or_insert(theirs);
+        }
+    }
     for row in table.rows() {
         let twin = if pairs.is_empty() {
             by_number.next()
         } else {
-            other.rows().find(|theirs| pairs.iter().all(|(a, b)| row[*a] == theirs[*b]))
+            let key: Vec<&Cell<'t>> = pairs.iter().map(|(a, _)| &row[*a]).collect();
+            by_key.get(&key).copied()
         };
         cells.extend_from_slice(row);
         cells.extend(added.iter().map(|i| twin.map_or(Cell::Text(""), |theirs| theirs[*i].clone())));

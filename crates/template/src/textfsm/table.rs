@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 /// One item of a List value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Item<'t> {
     /// The group did not take part in the match (Python's `None`).
     Null,
@@ -16,7 +16,7 @@ pub enum Item<'t> {
 }
 
 /// One value of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cell<'t> {
     /// Text; empty where nothing was matched.
     Text(&'t str),

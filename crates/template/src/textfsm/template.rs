@@ -241,15 +241,15 @@ impl Template {
 }
 
 /// The pattern of each value, with its name as the group's.
-type Patterns = [(Arc<str>, String)];
+type Patterns = Vec<(Arc<str>, String)>;
 
-fn pattern_of<'p>(patterns: &'p Patterns, name: &str) -> Option<&'p str> {
+fn pattern_of<'p>(patterns: &'p [(Arc<str>, String)], name: &str) -> Option<&'p str> {
     patterns.iter().find(|(known, _)| **known == *name).map(|(_, pattern)| pattern.as_str())
 }
 
 fn read_values<'t>(
     lines: &mut impl Iterator<Item = (usize, &'t str)>,
-) -> Result<(Vec<Value>, Vec<(Arc<str>, String)>), TemplateError> {
+) -> Result<(Vec<Value>, Patterns), TemplateError> {
     let mut values: Vec<Value> = Vec::with_capacity(16);
     let mut patterns: Vec<(Arc<str>, String)> = Vec::with_capacity(16);
     for (number, line) in lines {
@@ -332,7 +332,7 @@ fn read_state<'t>(
     lines: &mut impl Iterator<Item = (usize, &'t str)>,
     states: &[(String, Vec<Rule>)],
     values: &[Value],
-    patterns: &Patterns,
+    patterns: &[(Arc<str>, String)],
     buffer: &mut String,
     deadline: Instant,
 ) -> Result<Option<(String, Vec<Rule>)>, TemplateError> {
@@ -382,7 +382,7 @@ fn read_rule(
     line: &str,
     number: usize,
     values: &[Value],
-    patterns: &Patterns,
+    patterns: &[(Arc<str>, String)],
     expanded: &mut String,
 ) -> Result<Rule, TemplateError> {
     let arrow = memchr::memrchr_iter(b'>', line.as_bytes()).find_map(|end| {
@@ -450,7 +450,7 @@ fn read_rule(
 }
 
 /// Replaces `$name`, `${name}` and `$$`, as Python's `string.Template.substitute`.
-fn substitute(pattern: &str, patterns: &Patterns, out: &mut String) -> Option<()> {
+fn substitute(pattern: &str, patterns: &[(Arc<str>, String)], out: &mut String) -> Option<()> {
     let mut rest = pattern;
     while let Some(at) = memchr::memchr(b'$', rest.as_bytes()) {
         out.push_str(&rest[..at]);

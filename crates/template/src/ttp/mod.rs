@@ -22,6 +22,7 @@ mod format;
 mod functions;
 mod getters;
 mod group_functions;
+mod inputs;
 mod ip;
 mod line;
 mod literal;
@@ -217,7 +218,8 @@ impl Template {
             done.push((part.name.clone(), results));
         }
         // Outputs run once every template has its results.
-        let plain = done.clone();
+        let any = self.parts.iter().any(|part| !part.outputs.is_empty());
+        let plain = if any { done.clone() } else { Vec::new() };
         for (part, (_, results)) in self.parts.iter().zip(&mut done) {
             if part.outputs.is_empty() {
                 continue;
@@ -281,16 +283,16 @@ impl Template {
         done: &[(String, Value)],
     ) -> Result<Value, TtpError> {
         let all = with_inputs(part, inputs);
-        let lookups = merged(&part.lookups, &run.lookups);
-        let vars = merged(&part.vars, &run.vars);
+        let more = (!run.lookups.is_empty()).then(|| merged(&part.lookups, &run.lookups));
+        let lookups = more.as_ref().unwrap_or(&part.lookups);
         let mut results: Vec<Value> = Vec::new();
         let mut main = Value::Object(Map::new());
         for (_, input) in &all {
             for text in &input.texts {
                 let mut ctx = Context {
-                    vars: vars.clone(),
+                    vars: merged(&part.vars, &run.vars),
                     globals: &mut *globals,
-                    lookups: &lookups,
+                    lookups,
                     results: &results,
                     templates: done,
                     marked: false,
@@ -375,7 +377,6 @@ fn one(
             text = made;
         }
     }
-    let defaults: Vec<Map<String, Value>> = part.groups.iter().map(|g| g.defaults.clone()).collect();
     let mut matches: Vec<Vec<results::Match<'_>>> = Vec::new();
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
@@ -397,7 +398,7 @@ fn one(
         }
     }
     let runs: Vec<Map<String, Value>> =
-        defaults.iter().map(|d| template::runs(d, [&*ctx.globals, &ctx.vars])).collect();
+        part.groups.iter().map(|g| template::runs(&g.defaults, [&*ctx.globals, &ctx.vars])).collect();
     let mut built = results::Results::new(part, &runs, ctx, main, budget.matches);
     built.build(matches)?;
     let mut main = built.results;

@@ -31,22 +31,25 @@ local function count(what, by) call('HINCRBY', P .. 'counts', what, by) end
 
 -- --- events ---------------------------------------------------------------------------------------
 
-local last_event, event_bytes = false, 0
+-- `event` holds the last event's number and how many bytes there have been.
+local last_event, bytes_before, bytes = false, 0, 0
 
 local function event(at, id, device, what)
-  if not last_event then last_event = tonumber(call('GET', P .. 'event') or real) end
+  if not last_event then
+    local number, size = string.match(call('GET', P .. 'event') or '', '(%d+) (%d+)')
+    last_event, bytes_before = tonumber(number or real), tonumber(size or 0)
+    bytes = bytes_before
+  end
   last_event = last_event + 1
-  event_bytes = event_bytes + #what + 150
+  bytes = bytes + #what + 150
   call('XADD', P .. 'events', 'MAXLEN', TRIM, EVENTS, int(last_event) .. '-0',
     'at', int(at), 'job', id, 'device', device or '', 'what', what)
 end
 
 -- Every mebibyte of events leaves a mark; behind the oldest mark kept they are cut off.
 local function bound_events()
-  local before = tonumber(call('GET', P .. 'event-bytes') or 0)
-  local after = before + event_bytes
-  call('SET', P .. 'event-bytes', int(after))
-  if math.floor(before / 1048576) < math.floor(after / 1048576) then
+  call('SET', P .. 'event', int(last_event) .. ' ' .. int(bytes))
+  if math.floor(bytes_before / 1048576) < math.floor(bytes / 1048576) then
     call('RPUSH', P .. 'event-marks', int(last_event))
     while call('LLEN', P .. 'event-marks') > EVENT_MARKS do
       call('XTRIM', P .. 'events', 'MINID', call('LPOP', P .. 'event-marks') .. '-0')
@@ -56,10 +59,7 @@ end
 
 -- Ends every script: what the engine needs to know of time and events, then the script's own answer.
 local function answer(...)
-  if last_event then
-    call('SET', P .. 'event', int(last_event))
-    bound_events()
-  end
+  if last_event then bound_events() end
   local first = call('ZRANGE', P .. 'timers', 0, 0, 'WITHSCORES')
   return { int(real), first[2] or '', last_event and int(last_event) or '', ... }
 end
@@ -243,7 +243,7 @@ end
 
 local NAMES = { 'status', 'kind', 'queue', 'device', 'order', 'created', 'enqueued', 'started', 'attempt',
   'ttl', 'result_ttl', 'node', 'epoch', 'way', 'lost', 'cancel', 'notify', 'key', 'nonce', 'sending',
-  'sending_number', 'answered', 'last_line', 'host', 'attempts' }
+  'sending_number', 'answered', 'last_line', 'attempts' }
 
 -- The fields of a job that decide; nil when there is no such job.
 local function load(id)
@@ -251,9 +251,24 @@ local function load(id)
   if not values[1] then return nil end
   local job = {}
   for n, name in ipairs(NAMES) do job[name] = values[n] or nil end
+  job.enqueued, job.attempt = job.enqueued or job.created, job.attempt or '0'
   job.is_fifo = job.queue == 'FifoQ'
   job.is_change = job.kind == 'modification'
   return job
+end
+
+-- The host of a device: `host`, `host:port` or `[v6]:port`.
+local function host_of(device)
+  local v6 = string.match(device, '^%[(.-)%]')
+  if v6 then return v6 end
+  local name = string.match(device, '^([^:]*):[^:]*$')
+  return name or device
+end
+
+-- Strikes a job off the lists.
+local function unlist(id, job)
+  call('ZREM', P .. 'jobs', id)
+  if job.device then call('ZREM', P .. 'host:' .. host_of(job.device), id) end
 end
 
 -- Takes a waiting or delayed job out; it is no longer counted as queued.

@@ -186,8 +186,7 @@ local function forget(id)
   local job = load(id)
   if not job or not job.result_ttl then return end
   count(job.status, -1)
-  call('ZREM', P .. 'jobs', id)
-  if job.host then call('ZREM', P .. 'host:' .. job.host, id) end
+  unlist(id, job)
   if job.key and call('GET', P .. 'key:' .. job.key) and
     string.sub(call('GET', P .. 'key:' .. job.key), 1, 36) == id then
     call('DEL', P .. 'key:' .. job.key)

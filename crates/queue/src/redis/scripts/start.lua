@@ -2,19 +2,22 @@
 
 -- Starts a job that may start; returns the claim's epoch, the job and its record.
 local function start(id, node, way, ticket)
-  local job = load(id)
+  local key = P .. 'job:' .. id
+  local values = call('HMGET', key, unpack(RECORD))
+  local job = { status = values[AT_STATUS], queue = values[AT_QUEUE], device = values[AT_DEVICE] }
+  job.is_fifo, job.is_change = job.queue == 'FifoQ', values[AT_KIND] == 'modification'
   dequeue(id, job)
   count('started', 1)
   local epoch = next_epoch()
-  local started = math.max(tonumber(job.enqueued), now)
-  local attempt = tonumber(job.attempt) + 1
+  local attempt = tonumber(values[AT_ATTEMPT] or 0) + 1
+  values[AT_STATUS], values[AT_ATTEMPT], values[AT_NODE] = 'started', tostring(attempt), node
+  values[AT_STARTED] = int(math.max(tonumber(values[AT_ENQUEUED] or values[AT_CREATED]), now))
   -- A node for FifoQ alone is named like its worker.
-  local suffix = '_' .. job.queue
-  local worker = string.sub(node, -#suffix) == suffix and node or node .. suffix
-  local key = P .. 'job:' .. id
-  call('HSET', key, 'status', 'started', 'attempt', attempt, 'started', int(started), 'worker', worker,
-    'node', node, 'epoch', epoch, 'way', way, 'ticket', ticket)
-  if job.sending or job.answered then
+  local suffix = '_' .. values[AT_QUEUE]
+  values[AT_WORKER] = string.sub(node, -#suffix) == suffix and node or node .. suffix
+  call('HSET', key, 'status', 'started', 'attempt', attempt, 'started', values[AT_STARTED],
+    'worker', values[AT_WORKER], 'node', node, 'epoch', epoch, 'way', way, 'ticket', ticket)
+  if job.is_change and attempt > 1 then
     call('HDEL', key, 'sending', 'sending_number', 'answered', 'last_line')
     call('DEL', P .. 'lines:' .. id)
   end
@@ -22,13 +25,14 @@ local function start(id, node, way, ticket)
   if job.device then
     local device = P .. 'device:' .. job.device
     if way == 'pinned' then
-      call('HSET', device, 'pinned', id)
+      call('HSET', device, 'pinned', id, job.is_change and 'writer' or 'last', id)
     else
-      call('HSET', device, 'fifo', (call('HGET', device, 'fifo') or '') .. id .. ' ')
+      local beside = (call('HGET', device, 'fifo') or '') .. id .. ' '
+      call('HSET', device, 'fifo', beside, job.is_change and 'writer' or 'last', id)
     end
-    if job.is_change then call('HSET', device, 'writer', id) end
     refresh(job.device)
   end
-  event(now, id, job.device, '{"event":"started","worker":' .. cjson.encode(worker) .. ',"attempt":' .. attempt .. '}')
-  return epoch, id, call('HMGET', key, unpack(RECORD))
+  event(now, id, job.device,
+    '{"event":"started","worker":' .. cjson.encode(values[AT_WORKER]) .. ',"attempt":' .. attempt .. '}')
+  return epoch, id, values
 end

@@ -74,8 +74,8 @@ for at = 4, #ARGV, ARGS do
     local created = int(seq)
     local order = int(tonumber(rank) * 3e15 + seq - 1577836800000000)
     local job = { 'HSET', P .. 'job:' .. id, 'status', 'queued', 'queue', queue, 'kind', kind, 'priority', priority,
-      'order', order, 'created', created, 'enqueued', created, 'driver', driver, 'command', command, 'ttl', ttl,
-      'timeout', timeout, 'result_ttl', result_ttl, 'retry', retry, 'request', request, 'attempt', '0' }
+      'order', order, 'created', created, 'driver', driver, 'command', command, 'ttl', ttl,
+      'timeout', timeout, 'result_ttl', result_ttl, 'retry', retry, 'request', request }
     local function field(field_name, value)
       if value ~= '' then
         job[#job + 1] = field_name
@@ -83,7 +83,6 @@ for at = 4, #ARGV, ARGS do
       end
     end
     field('device', device)
-    field('host', host)
     field('name', name)
     field('notify', notify)
     field('key', key)

@@ -6,8 +6,7 @@ for at = 3, #ARGV do
   local job = load(id)
   if job and job.status == 'queued' and job.attempt == '0' then
     dequeue(id, job)
-    call('ZREM', P .. 'jobs', id)
-    if job.host then call('ZREM', P .. 'host:' .. job.host, id) end
+    unlist(id, job)
     if job.key then call('DEL', P .. 'key:' .. job.key) end
     if job.notify then count('promised', -1) end
     call('DEL', P .. 'job:' .. id)
