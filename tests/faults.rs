@@ -116,12 +116,12 @@ fn seed() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_1_to_9_hold_on_many_machines_under_faults() {
-    history(Engine::Redis("always"), seed(), Duration::from_secs(20)).await;
+    history(Engine::Redis("always"), seed(), Duration::from_secs(15)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_1_to_9_hold_on_one_machine_under_faults() {
-    history(Engine::Embedded, seed(), Duration::from_secs(12)).await;
+    history(Engine::Embedded, seed(), Duration::from_secs(10)).await;
 }
 
 /// `NETPULSE_SOAK` minutes, history after history, each a minute long and with a seed of its own,

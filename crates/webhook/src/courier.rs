@@ -19,9 +19,9 @@ use crate::lane::Lane;
 use crate::payload::payload;
 
 /// How long a message is claimed for; attempts that may take longer prolong it.
-const HOLD: Duration = Duration::from_secs(30);
+const HOLD: Duration = Duration::from_secs(15);
 /// Between the end of an attempt and the end of its hold, for saying how it went.
-const MARGIN: Duration = Duration::from_secs(5);
+const MARGIN: Duration = Duration::from_secs(3);
 /// Messages asked for at a time: each comes with its job's whole result.
 const BATCH: usize = 16;
 /// Between two questions to a store that does not answer.
@@ -443,7 +443,7 @@ impl Shared {
 
     /// Says how it went, for as long as the store does not answer and it may still matter.
     async fn settle(&self, delivery: &Delivery, how: Delivered) -> Option<Verdict> {
-        let until = Instant::now() + HOLD;
+        let until = Instant::now() + STORE;
         loop {
             let said = self.queue.settle(delivery.id, delivery.epoch, how.clone());
             match tokio::time::timeout(STORE, said).await {
