@@ -85,12 +85,11 @@ async fn jobs_spread_over_nodes_and_any_controller_answers() {
     let mut kept = 0;
     for n in 0..DEVICES {
         let job = client.exec(&query(&running, n)).await;
-        if before.get(&job["queue"].to_string()) == Some(&node_of(&job)) {
-            assert_eq!(job["result"]["retval"][0]["metadata"]["session_reused"], true, "{job}");
-            kept += 1;
-        }
+        let same = before.get(&job["queue"].to_string()) == Some(&node_of(&job));
+        // One that was moved may come back, with a new session.
+        kept += usize::from(same && job["result"]["retval"][0]["metadata"]["session_reused"] == true);
     }
-    assert!(kept * 2 > DEVICES, "only {kept} of {DEVICES} kept their node");
+    assert!(kept * 2 > DEVICES, "only {kept} of {DEVICES} kept their node and session");
 
     let mut fifo = query(&running, 0);
     fifo["queue_strategy"] = json!("fifo");
