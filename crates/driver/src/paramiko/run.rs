@@ -238,7 +238,12 @@ impl Session {
                 // Sudo turns the echo off before it asks; a terminal that echoes all the same
                 // must not tell.
                 if let Some(password) = password.filter(|p| args.get_pty && p.expose_secret().len() >= 4) {
-                    text = text.replace(password.expose_secret(), MASK);
+                    let password = password.expose_secret();
+                    // The echo of the answer itself is no output of the command.
+                    if let Some(rest) = text.strip_prefix(password).and_then(|rest| rest.strip_prefix('\n')) {
+                        text = rest.to_owned();
+                    }
+                    text = text.replace(password, MASK);
                 }
             }
             text
