@@ -316,7 +316,8 @@ async fn a_receiver_that_hangs_delays_neither_jobs_nor_other_receivers() {
         answer["succeeded"].as_array().unwrap().iter().all(|job| job["status"] == "finished"),
         "{answer}"
     );
-    dead.until(20, "the dead one was called", |calls| calls.len() >= 8).await;
+    // One that is not known to work gets few attempts at a time.
+    dead.until(20, "the dead one was called", |calls| calls.len() >= 2).await;
     for n in 0..5 {
         let job = server.exec(&query(running.device(n % 4), json!({"url": good.url("/ok")}))).await;
         let ended = Instant::now();
