@@ -53,7 +53,7 @@ impl Clients {
     pub async fn run(self: Arc<Self>, device: usize, args: Value, mut random: Random, until: Instant) {
         let mut made = 0;
         while Instant::now() < until {
-            tokio::time::sleep(random.millis(10, 200)).await;
+            tokio::time::sleep(random.millis(100, 500)).await;
             let n = device * 100_000 + made;
             made += 1;
             self.one(n, device, &args, &mut random).await;
@@ -62,10 +62,10 @@ impl Clients {
 
     async fn one(self: &Arc<Self>, n: usize, device: usize, args: &Value, random: &mut Random) {
         let hook = random.percent(50);
-        let asked = if random.percent(55) {
+        let asked = if random.percent(45) {
             Asked::Query
         } else {
-            let more = random.range(1, 9);
+            let more = random.range(2, 10);
             let lines = (1..=more).map(|line| format!("description mark-{n}-{line}"));
             Asked::Change(std::iter::once(format!("interface Loopback{n}")).chain(lines).collect())
         };

@@ -26,6 +26,9 @@ pub fn faults(engine: Engine) -> &'static [Fault] {
     match engine {
         Engine::Embedded => &[KillNode, KillNode, FreezeNode],
         Engine::Redis(_) => &[
+            FreezeNode,
+            FreezeNode,
+            SwallowingCable,
             KillNode,
             KillNode,
             FreezeNode,
