@@ -230,7 +230,16 @@ async fn a_node_that_drains_gives_idle_devices_away_while_a_job_still_runs() {
     assert_ne!(node_of(&moved), leaving, "a node that drains took a job: {moved}");
     assert!(began.elapsed() < Duration::from_secs(20), "it waited for the drain: {:?}", began.elapsed());
     assert!(!cluster.process(&leaving).has_ended(), "its job still runs");
-    let nodes = client.get("/nodes").await;
+    // The idle device may have been elsewhere already: then its job ends before the drain shows.
+    let mut nodes = Value::Null;
+    for _ in 0..500 {
+        nodes = client.get("/nodes").await;
+        let mut listed = nodes.as_array().unwrap().iter();
+        if listed.any(|node| node["name"] == leaving && node["state"] == "draining") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let state =
         |name: &str| nodes.as_array().unwrap().iter().find(|n| n["name"] == name).unwrap()["state"].clone();
     assert_eq!(state(&leaving), "draining", "{nodes}");
