@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpulse_model::{JobStatus, Outcome};
+use netpulse_model::worker::{WorkerRecord, WorkerState};
+use netpulse_model::{JobStatus, Outcome, Timestamp};
 use netpulse_queue::conformance::{
     SOON, accept, acquire, applied, change, claim, device, fifo_query, finished, job, outcome_of, query,
     sending, signal,
@@ -137,6 +138,8 @@ async fn promise_11_a_server_without_memory_takes_nothing_new_but_lets_jobs_end(
     server.admin(&["CONFIG", "SET", "maxmemory", "1"]).await;
     refused(&queue).await;
     assert!(queue.health().await.is_err());
+    // A worker says that it lives: the server takes no such thing now, and nothing waits behind it.
+    queue.put_worker(worker("n1_HostQ_sw1"));
     assert_eq!(queue.progress(&held.token, sending(0, "vlan 10")), Verdict::Taken);
     assert_eq!(queue.complete(&held.token, applied()).await.unwrap(), Verdict::Taken);
     assert_eq!(queue.renew("n1").await.unwrap(), []);
@@ -146,6 +149,27 @@ async fn promise_11_a_server_without_memory_takes_nothing_new_but_lets_jobs_end(
     server.admin(&["CONFIG", "SET", "maxmemory", "0"]).await;
     queue.health().await.unwrap();
     accept(&*queue, query("sw1")).await;
+    // The next record is whole again: it is listed, and goes with its node.
+    queue.put_worker(worker("n1_HostQ_sw1"));
+    assert_eq!(queue.workers().await.unwrap().len(), 1);
+    queue.leave("n1").await.unwrap();
+    assert_eq!(queue.workers().await.unwrap(), []);
+}
+
+fn worker(name: &str) -> WorkerRecord {
+    let now = Timestamp::now();
+    WorkerRecord {
+        name: name.into(),
+        status: WorkerState::Busy,
+        pid: std::process::id(),
+        hostname: "n1".into(),
+        queues: Vec::new(),
+        last_heartbeat: now,
+        birth_at: now,
+        successful_job_count: 0,
+        failed_job_count: 0,
+        self_healing: 0,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

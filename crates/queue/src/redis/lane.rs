@@ -49,7 +49,7 @@ pub(super) struct End {
 pub(super) enum Item {
     Note(Note),
     End(End),
-    /// Commands whose answers do not matter.
+    /// Records of workers: they come again by themselves, so one that is refused is let go.
     Plain(Vec<Cmd>),
     /// Tells when everything before it has arrived.
     Barrier(oneshot::Sender<()>),
@@ -220,6 +220,12 @@ fn take(shared: &Shared, commands: Vec<(Cmd, Expect)>, answers: Vec<Value>) -> V
                 if let Expect::End(slot) = expect {
                     slot.send_replace(Some(Err(QueueError::Corrupt(why))));
                 }
+            }
+            // A worker's record comes again with its next sign of life; no end waits behind it. What
+            // was listed is not known any more, so the next one lists its worker anew.
+            (Err(Trouble::Refused(why)), Expect::Nothing) => {
+                tracing::debug!(why, "Redis refuses a worker's record");
+                shared.workers.lock().clear();
             }
             (Err(trouble), expect) => {
                 tracing::debug!(%trouble, "notes and ends wait for Redis");
