@@ -209,6 +209,10 @@ async fn exercise(case: &Case) {
     let config = device.running_config();
     assert!(config.contains(case.shows), "{name}: not there:\n{config}");
     assert!(!case.saves || !device.unsaved(), "{name}: not saved");
+    // What is there already is no failure, also where a commit then says that nothing changed.
+    let report = ask(&mut *session, json!({"config": case.good})).await;
+    assert!(report.error.is_none(), "{name}: {:?} {:#?}", report.error, report.results);
+    assert_eq!(report.outcome, Some(Outcome::Applied), "{name}");
 
     let lines: Vec<&str> = case.other.iter().copied().chain([case.bad, "must not be sent"]).collect();
     let report = ask(&mut *session, json!({"config": lines})).await;
