@@ -118,10 +118,13 @@ impl Session {
         let mut asked = 0;
         // The prompt seen once, and where the text ended when it was asked for again.
         let mut first: Option<(Vec<u8>, usize)> = None;
+        // What came when it was asked for is the same text, without a pattern that knows it.
+        let mut twice = false;
         self.stream.term.begin(b"", false);
         let terminator = self.terminator();
         loop {
             let pause = match (&first, asked) {
+                _ if twice => self.stream.pause(6, 60, 400),
                 // Asked already: the device may be slow, but is not mute.
                 (Some(_), _) => self.stream.pause(40, 1000, 3000),
                 (None, 0) => Duration::from_millis(if authenticated { 700 } else { 1500 }),
@@ -142,6 +145,7 @@ impl Session {
                 }
                 Fill::Data { more: true } => continue,
                 Fill::Data { .. } => {
+                    twice = false;
                     if text_login && passwords > 0 && self.refused(passwords) {
                         return Err(self.denied());
                     }
@@ -194,19 +198,20 @@ impl Session {
                             first = Some((prompt, self.stream.term.text().len()));
                             self.stream.send(terminator.as_bytes()).await?;
                         }
-                        (None, Some((seen, end)))
-                            if row_start >= *end && *seen == row && looks_final(&row) =>
-                        {
-                            // No pattern knows it, but the same text came twice.
-                            self.stream.learnt.learn_literal(&row);
-                            let hit = self.stream.prompt_hit();
-                            let Some(hit) = hit else {
-                                return Err(self.no_prompt("the prompt cannot be told"));
-                            };
-                            return self.learnt(&hit, None).await;
+                        (None, Some((seen, end))) => {
+                            twice = row_start >= *end && *seen == row && looks_final(&row);
                         }
-                        (None, _) => {}
+                        (None, None) => {}
                     }
+                }
+                Fill::Quiet if twice => {
+                    // No pattern knows it, but the same text came twice, and nothing behind it: a
+                    // pause in the middle of a prompt shows its beginning twice, too.
+                    self.stream.learnt.learn_literal(&row);
+                    let Some(hit) = self.stream.prompt_hit() else {
+                        return Err(self.no_prompt("the prompt cannot be told"));
+                    };
+                    return self.learnt(&hit, None).await;
                 }
                 Fill::Quiet => {
                     // A console waits for Enter, a slow device is waited for, an unknown prompt

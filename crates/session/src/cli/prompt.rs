@@ -13,9 +13,14 @@ pub(super) struct Learnt {
     host: Option<Vec<u8>>,
     /// The prompt itself, where no pattern of the platform matches it.
     literal: Option<Vec<u8>>,
+    /// How often the literal has ended an answer.
+    seen: u32,
     /// The last prompt seen.
     pub row: Vec<u8>,
 }
+
+/// After so many answers that ended with it, a prompt that no pattern knows is taken for whole.
+const TRUSTED: u32 = 3;
 
 /// How sure it is that a row is a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +110,23 @@ impl Learnt {
         foreign
     }
 
+    /// Whether the prompt may be only the beginning of one: no pattern knows it, and a pause in the
+    /// middle of it would have been learnt as its end.
+    pub fn doubtful(&self) -> bool {
+        self.literal.is_some() && self.seen < TRUSTED
+    }
+
+    /// An answer ended with this prompt.
+    pub fn confirm(&mut self, hit: &Hit) {
+        self.row.clone_from(&hit.row);
+        self.seen = self.seen.saturating_add(1);
+    }
+
     /// Remembers a prompt that showed twice.
     pub fn learn(&mut self, hit: &Hit) {
         self.host.clone_from(&hit.host);
         self.literal = if hit.host.is_some() { None } else { self.literal.as_ref().map(|_| hit.row.clone()) };
+        self.seen = 0;
         self.row.clone_from(&hit.row);
     }
 
@@ -116,6 +134,7 @@ impl Learnt {
     pub fn learn_literal(&mut self, row: &[u8]) {
         self.host = None;
         self.literal = Some(row.to_vec());
+        self.seen = 0;
         self.row = row.to_vec();
     }
 }

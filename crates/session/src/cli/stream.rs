@@ -389,6 +389,7 @@ impl Stream {
                     let in_pieces = arrivals > 1;
                     let rest = (gap * 5).min(Duration::from_millis(300));
                     match (false_hits, long || in_pieces) {
+                        _ if self.learnt.doubtful() => self.pause(6, 60, 400).max(rest),
                         (0, false) => Duration::ZERO,
                         (0, true) => self.pause(2, 2, 50).max(rest),
                         _ => self.pause(8, 50, 300).max(rest),
@@ -490,7 +491,7 @@ impl Stream {
             self.echoes = Some(true);
         }
         if let Found::Prompt(hit) = &found {
-            self.learnt.row.clone_from(&hit.row);
+            self.learnt.confirm(hit);
         }
         found
     }

@@ -26,7 +26,7 @@ pub trait Behave: Send {
 pub struct Wire {
     device: Box<dyn Behave>,
     pieces: Box<dyn FnMut() -> usize + Send>,
-    pause: Duration,
+    pause: Box<dyn FnMut() -> Duration + Send>,
     out: VecDeque<u8>,
     gone: bool,
     text_login: bool,
@@ -39,7 +39,7 @@ impl Wire {
         Self {
             device,
             pieces: Box::new(|| usize::MAX),
-            pause: Duration::ZERO,
+            pause: Box::new(|| Duration::ZERO),
             out,
             gone: false,
             text_login: false,
@@ -50,7 +50,14 @@ impl Wire {
     /// In pieces of the sizes that `pieces` gives, `pause` apart.
     pub fn in_pieces(mut self, pause: Duration, pieces: impl FnMut() -> usize + Send + 'static) -> Self {
         self.pieces = Box::new(pieces);
-        self.pause = pause;
+        self.pause = Box::new(move || pause);
+        self
+    }
+
+    /// In single bytes, each after the pause that `pause` gives.
+    pub fn in_bytes(mut self, pause: impl FnMut() -> Duration + Send + 'static) -> Self {
+        self.pieces = Box::new(|| 1);
+        self.pause = Box::new(pause);
         self
     }
 
@@ -101,8 +108,9 @@ impl Transport for Wire {
             }
             std::future::pending::<()>().await;
         }
-        if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
+        let pause = (self.pause)();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
         let size = (self.pieces)().clamp(1, self.out.len());
         Some(self.out.drain(..size).collect::<Vec<u8>>().into())

@@ -515,3 +515,51 @@ async fn promise_09_a_cancel_lets_the_line_on_its_way_end() {
     assert!(report.error.unwrap().message.contains("between line 2 and line 3"));
     assert!(session.usable());
 }
+
+/// A device whose prompt holds brackets and blanks.
+fn bigip() -> Box<dyn super::device::Behave> {
+    const PROMPT: &str = "ops@(b1)(cfg-sync In Sync)(Active)(/Common)(tmos)#";
+    lines(PROMPT, |line| {
+        let body = if line.starts_with("show") { "Sys::Version\r\n  Version 16.1.2\r\n" } else { "" };
+        Some(format!("{body}{PROMPT}").into_bytes())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn pain_1_a_prompt_cut_by_a_pause_is_learnt_whole() {
+    // A long pause behind each bracket in turn: the beginning of the prompt is all that stands there.
+    for cut in (0..50).filter(|at| b")#".contains(&b"ops@(b1)(cfg-sync In Sync)(Active)(/Common)(tmos)#"[*at])) {
+        let mut bytes = 0;
+        let wire = Wire::new(bigip()).in_bytes(move || {
+            bytes += 1;
+            if bytes == cut + 2 { Duration::from_secs(4) } else { Duration::from_millis(1) }
+        });
+        let mut session = wire.open("f5_tmsh").await.unwrap();
+        for _ in 0..4 {
+            let output = session.command("show sys version", &CommandOptions::default()).await.unwrap();
+            assert_eq!(output.into_text(), "Sys::Version\n  Version 16.1.2", "a pause at {cut}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pain_1_a_prompt_that_no_pattern_knows_is_learnt_whole() {
+    const PROMPT: &str = "<< lab ~ 1 >> (up) =>";
+    for cut in [9, 12, 17, 20] {
+        let device = lines(PROMPT, |line| {
+            let body = if line.starts_with("show") { "one\r\ntwo\r\n" } else { "" };
+            Some(format!("{body}{PROMPT}").into_bytes())
+        });
+        // A pause there in the first two prompts: learnt too short, mended by what follows.
+        let (mut bytes, again) = (0, cut + PROMPT.len() + 4);
+        let wire = Wire::new(device).in_bytes(move || {
+            bytes += 1;
+            if bytes == cut || bytes == again { Duration::from_secs(4) } else { Duration::from_millis(1) }
+        });
+        let mut session = wire.open("generic").await.unwrap();
+        for turn in 0..5 {
+            let output = session.command("show it", &CommandOptions::default()).await.unwrap();
+            assert_eq!(output.into_text(), "one\ntwo", "a pause at {cut}, turn {turn}");
+        }
+    }
+}
