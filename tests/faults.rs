@@ -28,6 +28,8 @@ mod receiver;
 #[path = "faults/schedule.rs"]
 mod schedule;
 mod support;
+#[path = "support/wall_clock.rs"]
+mod wall_clock;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

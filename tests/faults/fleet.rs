@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::proxy::{Cable, Proxy};
+use super::wall_clock::WallClock;
 use crate::support::{KEY, Reaped, free_port};
 
 /// Seconds that a lease lasts here.
@@ -29,6 +30,8 @@ pub struct Process {
     dir: PathBuf,
     /// Its log cannot be written: the disk is full.
     full_disk: bool,
+    /// The clock that it goes by, when not the machine's.
+    clock: Option<Arc<WallClock>>,
     child: Option<Reaped>,
 }
 
@@ -40,6 +43,7 @@ impl Process {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             dir: dir.into(),
             full_disk: false,
+            clock: None,
             child: None,
         }
     }
@@ -56,6 +60,7 @@ impl Process {
         let child = Command::new(&self.program)
             .args(&self.args)
             .env_remove("NETPULSE_CONFIG_FILE")
+            .envs(self.clock.iter().flat_map(|clock| clock.environment()))
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(log())
@@ -96,6 +101,9 @@ pub struct Fleet {
     pub controllers: Vec<(Shared, String)>,
     /// What runs jobs, with its cable to Redis.
     pub nodes: Vec<(Shared, Proxy)>,
+    pub redis_clock: Arc<WallClock>,
+    /// The clock of `node-c`.
+    pub node_clock: Arc<WallClock>,
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netpulse");
@@ -127,8 +135,15 @@ fn config(dir: &Path, name: &str, port: u16, redis: Option<u16>) -> PathBuf {
 impl Fleet {
     pub async fn start(engine: Engine, dir: &Path) -> Self {
         let share = |process| Arc::new(Mutex::new(process));
-        let mut fleet =
-            Self { engine, dir: dir.into(), redis: None, controllers: Vec::new(), nodes: Vec::new() };
+        let mut fleet = Self {
+            engine,
+            dir: dir.into(),
+            redis: None,
+            controllers: Vec::new(),
+            nodes: Vec::new(),
+            redis_clock: Arc::new(WallClock::new(dir, "redis")),
+            node_clock: Arc::new(WallClock::new(dir, "node")),
+        };
         let port = free_port();
         match engine {
             Engine::Embedded => {
@@ -158,7 +173,9 @@ impl Fleet {
                     "--maxmemory-policy",
                     "noeviction",
                 ];
-                let redis = share(Process::new("redis", dir, "redis-server", &args));
+                let mut redis = Process::new("redis", dir, "redis-server", &args);
+                redis.clock = Some(Arc::clone(&fleet.redis_clock));
+                let redis = share(redis);
                 redis.lock().launch();
                 fleet.redis = Some(redis);
                 for name in ["controller-a", "controller-b"] {
@@ -178,6 +195,7 @@ impl Fleet {
                     let file = config(dir, name, free_port(), Some(proxy.port)).display().to_string();
                     let mut process = Process::new(name, dir, PROGRAM, &["worker", kind, "--config", &file]);
                     process.full_disk = name == "node-b";
+                    process.clock = (name == "node-c").then(|| Arc::clone(&fleet.node_clock));
                     fleet.nodes.push((share(process), proxy));
                 }
             }

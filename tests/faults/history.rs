@@ -51,7 +51,9 @@ impl History {
 
     pub fn faults(&self) -> usize {
         let of = |text: &str| {
-            ["kill -9", "freeze ", "Cut ", "Swallows ", "a second"].iter().any(|w| text.starts_with(w))
+            ["kill -9", "freeze ", "Cut ", "Swallows ", "a second", "set the clock"]
+                .iter()
+                .any(|w| text.starts_with(w))
         };
         self.notes.lock().iter().filter(|(_, text)| of(text)).count()
     }

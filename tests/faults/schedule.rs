@@ -18,6 +18,8 @@ pub enum Fault {
     CutCable,
     SwallowingCable,
     DuplicateNode,
+    RedisClock,
+    NodeClock,
 }
 
 /// The faults that an engine's fleet can suffer.
@@ -38,6 +40,8 @@ pub fn faults(engine: Engine) -> &'static [Fault] {
             CutCable,
             SwallowingCable,
             DuplicateNode,
+            RedisClock,
+            NodeClock,
         ],
     }
 }
@@ -129,6 +133,25 @@ async fn inject(fleet: &Fleet, history: &History, fault: Fault, seed: u64) {
             tokio::time::sleep(pause).await;
             cable.set(Cable::Whole);
             history.note(format!("whole cable of {name}"));
+        }
+        Fault::RedisClock | Fault::NodeClock => {
+            let (whose, clock) = match fault {
+                Fault::RedisClock => ("redis", &fleet.redis_clock),
+                _ => ("node-c", &fleet.node_clock),
+            };
+            // Far beyond every lease, and within what a job may wait.
+            let (by, pause) = (Duration::from_secs(600), random.millis(500, 5000));
+            let word = if random.percent(50) {
+                clock.fast(by);
+                "forward"
+            } else {
+                clock.slow(by);
+                "back"
+            };
+            history.note(format!("set the clock of {whose} {by:?} {word} for {pause:?}"));
+            tokio::time::sleep(pause).await;
+            clock.right();
+            history.note(format!("the clock of {whose} is right again"));
         }
         Fault::DuplicateNode => {
             history.note("a second node of the first one's name".into());

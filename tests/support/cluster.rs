@@ -77,14 +77,21 @@ impl RedisServer {
     }
 }
 
-fn ask(port: u16, command: &str) -> std::io::Result<String> {
+/// What a server or sentinel at a port answers to an inline command.
+pub fn ask(port: u16, command: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    // QUIT ends the connection, and with it what there is to read.
+    // QUIT ends the connection, and with it what there is to read; a sentinel does not know it.
     stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said)?;
-    Ok(said)
+    let (mut said, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut piece)?;
+        said.extend_from_slice(&piece[..read]);
+        let text = String::from_utf8_lossy(&said);
+        if read == 0 || text.contains("unknown command 'QUIT'") {
+            return Ok(text.into_owned());
+        }
+    }
 }
 
 fn send_signal(pid: u32, signal: &str) {
@@ -118,13 +125,18 @@ pub struct Process {
 impl Process {
     /// Writes its configuration and starts it, without waiting.
     pub fn spawn(part: Part, name: &str, dir: &Path, redis: u16, extra: &str) -> Self {
+        Self::spawn_on(part, name, dir, &format!("{{host: 127.0.0.1, port: {redis}}}"), extra)
+    }
+
+    /// The same with a `redis:` section of one's own.
+    pub fn spawn_on(part: Part, name: &str, dir: &Path, redis: &str, extra: &str) -> Self {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let d = dir.display();
         let yaml = format!(
             "server: {{host: 127.0.0.1, port: 0, api_key: {KEY}}}\nmetrics: {{port: 0}}\n\
              store: {{engine: redis, path: {d}/store}}\nstorage: {{staging: {d}/staging}}\n\
-             redis: {{host: 127.0.0.1, port: {redis}}}\nplatform: {{}}\n{extra}\n"
+             redis: {redis}\nplatform: {{}}\n{extra}\n"
         );
         std::fs::write(dir.join("netpulse.yaml"), yaml).unwrap();
         let mut process = Self { child: None, name: name.to_owned(), part, url: String::new(), dir };
@@ -258,9 +270,7 @@ impl Cluster {
     /// A client that asks any of the controllers, and the next one when one does not answer or
     /// takes nothing new: what a proxy in front of them does.
     pub fn client(&self) -> Client {
-        let has_api = |process: &&Process| matches!(process.part, Part::All | Part::Controller);
-        let urls = self.processes.iter().filter(has_api).map(|process| process.url.clone()).collect();
-        Client { urls: std::sync::Mutex::new(urls), http: self.http.clone() }
+        Client { http: self.http.clone(), ..client_of(&self.processes) }
     }
 
     /// Everything that the processes logged, for a test that fails.
@@ -368,6 +378,14 @@ impl Client {
         assert_eq!(job["status"], "finished", "{job}");
         job
     }
+}
+
+/// A client of the controllers among these processes.
+pub fn client_of(processes: &[Process]) -> Client {
+    let has_api = |process: &&Process| matches!(process.part, Part::All | Part::Controller);
+    let urls = processes.iter().filter(has_api).map(|process| process.url.clone()).collect();
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(90)).build().unwrap();
+    Client { urls: std::sync::Mutex::new(urls), http }
 }
 
 /// The figure of this name and labels in a scrape.

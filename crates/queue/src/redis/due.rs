@@ -49,7 +49,8 @@ impl Due {
     pub(super) fn learn(&self, told: i64, next: Option<i64>) {
         let next = next.unwrap_or(i64::MAX);
         let mut known = self.known.lock();
-        if told < known.told {
+        // Far behind it is no older answer: the clock was set back.
+        if told < known.told && known.told - told < super::OFFSET_KEPT {
             return;
         }
         *known = Known { told, next };
@@ -116,7 +117,7 @@ impl Shared {
 /// Wakes when something falls due. In between it asks now and then what other processes have added:
 /// their deadlines are met by themselves unless they die.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let beat = (shared.options.lease / 3).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    let beat = shared.options.look_every();
     loop {
         let mut pause = beat;
         if shared.overdue() {

@@ -428,6 +428,9 @@ impl Link {
     }
 }
 
+/// The error of a script that was reached too late, by the server's clock; the time follows.
+pub(super) const LATE: &str = "LATE";
+
 /// What a server's error means for who asked.
 pub(super) fn sound(answer: Value) -> Result<Value, Trouble> {
     let Value::ServerError(error) = answer else {
@@ -438,7 +441,7 @@ pub(super) fn sound(answer: Value) -> Result<Value, Trouble> {
         None => error.code().to_owned(),
     };
     Err(match error.code() {
-        "READONLY" | "MOVED" | "ASK" | "TRYAGAIN" | "LOADING" | "BUSY" | "MASTERDOWN" | "NOSCRIPT" => {
+        "READONLY" | "MOVED" | "ASK" | "TRYAGAIN" | "LOADING" | "BUSY" | "MASTERDOWN" | "NOSCRIPT" | LATE => {
             Trouble::Later(text)
         }
         "ERR" if !text.contains("max number of clients") => Trouble::Wrong(text),

@@ -174,7 +174,8 @@ impl Redis {
     }
 }
 
-/// How long the best knowledge of the server's clock is trusted, microseconds.
+/// How long the best knowledge of the server's clock is trusted, and by how much no answer is ever
+/// late: a clock that is further behind was set. Microseconds.
 const OFFSET_KEPT: i64 = 10_000_000;
 
 /// Bytes a second that even a bad line carries: big requests get more time.
@@ -238,9 +239,29 @@ impl Shared {
         format!("{}{name}", self.options.prefix)
     }
 
+    /// Takes the server's time as an answer of now tells it.
+    fn hear_time(&self, real: i64) {
+        let steady = self.steady() - self.options.clock.ahead();
+        // The answer that was quickest lately tells the server's time best.
+        let (fresh, mut known) = (real.saturating_sub(steady), self.offset.lock());
+        let set_back = known.0.saturating_sub(fresh) > OFFSET_KEPT;
+        if fresh >= known.0 || set_back || steady.saturating_sub(known.1) > OFFSET_KEPT {
+            *known = (fresh, steady);
+        }
+    }
+
     /// Takes what every script's answer begins with.
     fn hear(&self, answer: Value) -> Result<Reply, Trouble> {
-        let Value::Array(mut values) = link::sound(answer)? else {
+        let answer = link::sound(answer).inspect_err(|trouble| {
+            // Too late by the server's clock: was it set? Then the next one is in time.
+            if let Trouble::Later(text) = trouble
+                && let Some(time) = text.strip_prefix(link::LATE)
+                && let Some(real) = time.split_whitespace().next().and_then(|time| time.parse().ok())
+            {
+                self.hear_time(real);
+            }
+        })?;
+        let Value::Array(mut values) = answer else {
             return Err(Trouble::Wrong("a script answered something else than a list".into()));
         };
         if values.len() < 3 {
@@ -248,13 +269,7 @@ impl Shared {
         }
         let rest = values.split_off(3);
         if let Some(real) = values.first().and_then(number) {
-            let steady = self.steady() - self.options.clock.ahead();
-            // The answer that was quickest lately tells the server's time best.
-            let (fresh, mut known) = (real.saturating_sub(steady), self.offset.lock());
-            if fresh >= known.0 || steady.saturating_sub(known.1) > OFFSET_KEPT {
-                *known = (fresh, steady);
-            }
-            drop(known);
+            self.hear_time(real);
             self.due.learn(real, values.get(1).and_then(number));
         }
         if let Some(event) = values.get(2).and_then(number).and_then(|id| u64::try_from(id).ok()) {
@@ -274,10 +289,9 @@ impl Shared {
     /// A call of a script that may be done twice without harm: sent again while there is time.
     async fn ask(&self, script: Script, arguments: impl Fn(&mut Cmd)) -> Result<Reply, QueueError> {
         let until = self.until();
-        let limit = self.limit(until);
         let mut pause = std::time::Duration::from_millis(20);
         loop {
-            let mut call = self.scripts.call(script, self.options.clock.ahead(), limit);
+            let mut call = self.scripts.call(script, self.options.clock.ahead(), self.limit(until));
             arguments(&mut call);
             match self.once(call, until).await {
                 Ok(reply) => return Ok(reply),

@@ -122,13 +122,28 @@ impl Default for RedisOptions {
     }
 }
 
+impl RedisOptions {
+    /// How often a process looks at the store's clock and deadlines when nothing else makes it ask.
+    pub(super) fn look_every(&self) -> Duration {
+        (self.lease / 3).clamp(Duration::from_millis(100), Duration::from_secs(10))
+    }
+}
+
+/// Where to look when Redis cannot be reached.
+fn advice(why: &str) -> &'static str {
+    let why = why.to_ascii_lowercase();
+    if ["authentication", "noauth", "wrongpass", "noperm"].iter().any(|word| why.contains(word)) {
+        "it is there and refuses us: check `redis.username` and `redis.password`, and what that user may do"
+    } else {
+        "check `redis.host`, `redis.port`, `redis.tls` and that the server runs"
+    }
+}
+
 /// Why a store could not be opened. Each says where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisOpenError {
-    /// Nobody answers, or answers in time.
-    #[error(
-        "Redis at {address} cannot be reached: {why}; check `redis.host`, `redis.port`, `redis.tls` and that the server runs"
-    )]
+    /// Nobody answers, or answers in time, or lets us in.
+    #[error("Redis at {address} cannot be reached: {why}; {}", advice(why))]
     Unreachable {
         /// Where.
         address: String,

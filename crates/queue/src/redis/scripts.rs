@@ -40,15 +40,15 @@ scripts! {
     Retry = "jobs" ["common", "ends", "retry"],
     Cancel = "jobs" ["common", "ends", "cancel"],
     Note = "jobs" ["common", "note"],
-    Tick = "jobs" ["common", "ends", "balance", "tick"],
+    Tick = "jobs" ["common", "clock", "ends", "balance", "tick"],
     Drop = "jobs" ["common", "ends", "drop"],
-    Join = "jobs" ["common", "ends", "join"],
+    Join = "jobs" ["common", "clock", "ends", "join"],
     Release = "jobs" ["common", "ends", "release"],
-    Renew = "nodes" ["common", "renew"],
+    Renew = "nodes" ["common", "clock", "renew"],
     Acquire = "nodes" ["common", "acquire"],
     Suspend = "jobs" ["common", "suspend"],
     Waiting = "jobs" ["common", "waiting"],
-    Look = "nodes" ["common", "look"],
+    Look = "nodes" ["common", "clock", "look"],
     Nodes = "nodes" ["common", "nodes"],
     StopWorker = "nodes" ["common", "stop_worker"],
     Deliveries = "jobs" ["common", "deliveries"],
@@ -100,7 +100,7 @@ impl Scripts {
         let bound = |number: usize| number.min(1 << 50);
         let head = format!(
             "\nlocal P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
-             local PLACED, LEASE, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}\n\
+             local PLACED, LEASE, CLOCK_GAP, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}, {}\n\
              local AUDIT, CANCELED, LOST_WORKERS, ARGS = {}, {}, {LOST_WORKERS}, {SUBMIT_ARGS}\n\
              local TRIM, EVENTS, EVENT_MARKS = '{}', {}, {}\n\
              local RECORD = {{ {} }}\n{places}",
@@ -109,6 +109,7 @@ impl Scripts {
             quoted(&options.node_info_map),
             options.placer.is_some(),
             lifetime(options.lease),
+            lifetime(options.look_every() * 3 / 2),
             bound(options.max_queued),
             bound(options.max_queued_per_device),
             bound(options.max_outbox),

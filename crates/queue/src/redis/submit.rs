@@ -202,11 +202,10 @@ impl Shared {
     /// Sends the jobs in order, in scripts of a bounded size that travel together.
     async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed]) -> Result<Vec<String>, QueueError> {
         let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.command.len()).sum());
-        let limit = self.limit(until);
         let mut pause = Duration::from_millis(20);
         let mut again = false;
         loop {
-            let ahead = self.options.clock.ahead();
+            let (ahead, limit) = (self.options.clock.ahead(), self.limit(until));
             let mut pipe = Pipeline::new();
             for chunk in jobs.chunks(CHUNK) {
                 let mut call = self.scripts.call(Script::Submit, ahead, limit);

@@ -4,7 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub struct Server {
     /// The whole command line of a sentinel; of a server only what it has besides.
     arguments: Vec<String>,
     sentinel: bool,
+    environment: Vec<(String, PathBuf)>,
     pub port: u16,
     pub folder: TempDir,
 }
@@ -34,9 +35,16 @@ impl Server {
     }
 
     pub async fn start_on(port: u16, more: &[&str]) -> Self {
+        Self::start_in(port, more, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn start_in(port: u16, more: &[&str], environment: &[(&str, &Path)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = more.iter().map(|word| (*word).to_owned()).collect();
-        let server = Self { child: std::sync::Mutex::new(None), arguments, sentinel: false, port, folder };
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), v.to_path_buf())).collect();
+        let child = std::sync::Mutex::new(None);
+        let server = Self { child, arguments, sentinel: false, environment, port, folder };
         server.restart().await;
         server
     }
@@ -52,7 +60,8 @@ impl Server {
         );
         std::fs::write(&file, text).unwrap();
         let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
-        let server = Self { child: std::sync::Mutex::new(None), arguments, sentinel: true, port, folder };
+        let child = std::sync::Mutex::new(None);
+        let server = Self { child, arguments, sentinel: true, environment: Vec::new(), port, folder };
         server.restart().await;
         server
     }
@@ -60,6 +69,7 @@ impl Server {
     /// Starts it (again) on the same folder and port.
     pub async fn restart(&self) {
         let mut command = Command::new("redis-server");
+        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         if self.sentinel {
             command.args(&self.arguments);
         } else {

@@ -15,7 +15,7 @@ local real = clock[1] * 1000000 + clock[2]
 local now = real + AHEAD
 -- A request that lay in a socket until nobody waited for it must not be done after all.
 if LIMIT > 0 and real > LIMIT then
-  return redis.error_reply('LATE the caller has given up')
+  return redis.error_reply(string.format('LATE %.0f the caller has given up', real))
 end
 
 local function int(n) return string.format('%.0f', n) end

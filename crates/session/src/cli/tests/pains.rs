@@ -528,7 +528,9 @@ fn bigip() -> Box<dyn super::device::Behave> {
 #[tokio::test(start_paused = true)]
 async fn pain_1_a_prompt_cut_by_a_pause_is_learnt_whole() {
     // A long pause behind each bracket in turn: the beginning of the prompt is all that stands there.
-    for cut in (0..50).filter(|at| b")#".contains(&b"ops@(b1)(cfg-sync In Sync)(Active)(/Common)(tmos)#"[*at])) {
+    for cut in
+        (0..50).filter(|at| b")#".contains(&b"ops@(b1)(cfg-sync In Sync)(Active)(/Common)(tmos)#"[*at]))
+    {
         let mut bytes = 0;
         let wire = Wire::new(bigip()).in_bytes(move || {
             bytes += 1;
