@@ -49,11 +49,17 @@ pub fn faults(engine: Engine) -> &'static [Fault] {
 /// Injects faults one after the other, sometimes two at a time, until `until`. Every fault of the
 /// list comes at least once when there is time.
 pub async fn run(fleet: Arc<Fleet>, history: Arc<History>, mut random: Random, until: Instant) {
-    let all = faults(fleet.engine);
+    // `NETPULSE_FAULTS=RedisClock,KillNode`: only these.
+    let only = std::env::var("NETPULSE_FAULTS").ok();
+    let wanted = |fault: &&Fault| {
+        only.as_ref().is_none_or(|only| only.split(',').any(|name| name == format!("{fault:?}")))
+    };
+    let all: Vec<Fault> = faults(fleet.engine).iter().filter(wanted).copied().collect();
+    assert!(!all.is_empty(), "NETPULSE_FAULTS names none of {:?}", faults(fleet.engine));
     let mut deck: Vec<Fault> = Vec::new();
     let mut deal = |random: &mut Random| {
         if deck.is_empty() {
-            deck = all.to_vec();
+            deck.clone_from(&all);
         }
         let at = usize::try_from(random.range(0, deck.len() as u64)).unwrap();
         deck.swap_remove(at)
