@@ -483,3 +483,55 @@ async fn events_tell_a_job_line_by_line() {
     assert_eq!(names.iter().filter(|n| **n == "line").count(), 2, "{text}");
     assert_eq!(running.journal().entries().iter().filter(|e| e.kind == Kind::Rejected).count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_does_not_answer_is_left_alone_and_why_says_so() {
+    let server = Server::start("worker: {breaker_failures: 2, breaker_pause: 5}");
+    // Takes connections and never says a word.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ask = |more: Value| {
+        let mut body = json!({"driver": "netmiko", "connection_args": {"device_type": "cisco_ios",
+            "host": "127.0.0.1", "port": mute.local_addr().unwrap().port(), "username": "admin",
+            "password": "admin", "banner_timeout": 1.2}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for _ in 0..2 {
+        let job = server.exec(&ask(json!({"command": "show clock"}))).await;
+        assert_ne!(job["result"]["error"]["type"], "breaker_open", "{job}");
+        assert_eq!(job["status"], "failed", "{job}");
+    }
+    let (_, held) = server
+        .post("/device/exec", &ask(json!({"command": "show clock", "retry": {"max": 1, "intervals": [0.1]}})))
+        .await;
+    let began = Instant::now();
+    let job = server.exec(&ask(json!({"config": ["vlan 10"]}))).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "at once: {:?}", began.elapsed());
+    assert_eq!(
+        (&job["status"], &job["result"]["outcome"]),
+        (&json!("failed"), &json!("not_applied")),
+        "{job}"
+    );
+    assert_eq!(job["result"]["error"]["type"], "breaker_open", "{job}");
+    let said = job["result"]["error"]["message"].as_str().unwrap();
+    assert!(said.contains("did not answer 2 times in a row"), "{said}");
+    // One that may be tried again waits for it.
+    let id = held["id"].as_str().unwrap();
+    let (_, why) = server.get(&format!("/jobs/{id}/why")).await;
+    assert_eq!(why["kind"], "breaker", "{why}");
+    assert!(why["reason"].as_str().unwrap().contains("did not answer 2 times in a row"), "{why}");
+    let job = server.job(id, 30).await;
+    assert_ne!(job["result"]["error"]["type"], "breaker_open", "it was tried when the pause was over: {job}");
+    assert_eq!(job["attempt"], 2, "{job}");
+
+    // A refused login is left alone; the right one is not.
+    let running = devices("cisco_ios", 1);
+    let mut wrong = query(running.device(0), "show clock");
+    wrong["connection_args"]["password"] = json!("no-such-word");
+    for expected in ["authentication_failed", "authentication_failed", "breaker_open"] {
+        let job = server.exec(&wrong).await;
+        assert_eq!(job["result"]["error"]["type"], expected, "{job}");
+    }
+    let job = server.exec(&query(running.device(0), "show clock")).await;
+    assert_eq!(job["status"], "finished", "{job}");
+}

@@ -174,6 +174,9 @@ pub enum WhyKind {
     Runs,
     /// It is held until a time: its next try.
     HeldUntil,
+    /// It is held until a time, because its device did not answer, or refused its login, several times
+    /// in a row (`worker.breaker_failures`).
+    Breaker,
     /// No node lives that could run it.
     NoNode,
     /// Nodes live, and none has room for its device.

@@ -33,6 +33,8 @@ macro_rules! codes {
 codes! {
     /// The device did not answer on its address and port: check host, port, route and firewall.
     ConnectFailed = "connect_failed",
+    /// The device did not answer, or refused this login, several times in a row: it is left alone until the time that the message names (`worker.breaker_failures`, `worker.breaker_pause`); nothing was sent.
+    BreakerOpen = "breaker_open",
     /// The device refused user, password or key: check the credential; NetPulse does not try it again.
     AuthenticationFailed = "authentication_failed",
     /// The credential's provider refused the secret to NetPulse, or the configuration does not allow its path: nothing was sent to the device.

@@ -8,7 +8,8 @@ use netpulse_model::event::{Event, EventId, What};
 use netpulse_model::job::RetryPolicy;
 use netpulse_model::worker::{NodeInfo, WorkerRecord};
 use netpulse_model::{
-    DeviceKey, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority, QueueName, Timestamp,
+    DeviceKey, ErrorInfo, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority, QueueName,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -364,6 +365,9 @@ pub struct Waiting {
     pub behind: Option<JobId>,
     /// Not before this time (a retry).
     pub not_before: Option<Timestamp>,
+    /// Why its last try did not go, when it is held for the next; unknown after a restart.
+    #[serde(default)]
+    pub held_for: Option<ErrorInfo>,
     /// The node that owns its device, or that was chosen for it.
     #[serde(default)]
     pub node: Option<NodeName>,
@@ -480,7 +484,12 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Puts a query back to be tried again after `delay` (promise 6: modifications are refused
     /// unless nothing was sent, which the caller vouches for).
-    async fn retry(&self, token: &ClaimToken, delay: Duration, reason: &str) -> Result<Verdict, QueueError>;
+    async fn retry(
+        &self,
+        token: &ClaimToken,
+        delay: Duration,
+        why: &ErrorInfo,
+    ) -> Result<Verdict, QueueError>;
 
     /// Ends a job: stored once, a stale claim changes nothing (promise 7). The outcome of a
     /// modification is durable before this returns; until then readers see it `started` and its

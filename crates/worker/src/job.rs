@@ -65,6 +65,22 @@ struct Try {
     report: Report,
     /// Connecting failed: the request's retry policy applies.
     no_connection: bool,
+    /// How long another try would be refused.
+    not_before: Duration,
+}
+
+impl Try {
+    /// One that no retry helps.
+    fn settled(report: Report) -> Self {
+        Self { report, no_connection: false, not_before: Duration::ZERO }
+    }
+}
+
+/// The job that is tried, and its time: all of it, and what is left.
+struct Bounds<'a> {
+    claim: &'a Claim,
+    whole: Duration,
+    left: Duration,
 }
 
 /// Runs a claimed job to its end and stores how it ended. A held session is used if it fits, and
@@ -116,13 +132,14 @@ async fn run_inner(
     let tried = match resolved {
         Ok(()) => {
             let left = deadline.saturating_sub(started.elapsed());
-            bounded(node, &request, &mut held, &recorder, fence, cancel, (claim.job.kind, deadline, left))
-                .await
+            let bounds = Bounds { claim: &claim, whole: deadline, left };
+            bounded(node, &request, &mut held, &recorder, fence, cancel, &bounds).await
         }
         Err(error) => {
             let no_connection = error.code == ErrorCode::CredentialUnavailable;
             let report = Report { error: Some(error), untouched: true, ..Report::default() };
-            Try { report: with_failed_result(report, &request.payload().items(), &request), no_connection }
+            let report = with_failed_result(report, &request.payload().items(), &request);
+            Try { report, no_connection, not_before: Duration::ZERO }
         }
     };
     credential::after(node, &request, tried.report.error.as_ref());
@@ -138,13 +155,15 @@ async fn run_inner(
         && retryable(&report)
         && !cancel.is_cancelled()
     {
-        let delay = claim.retry.delay_after(claim.job.attempt);
-        let reason = report.error.as_ref().map(|e| scrub(&e.message, &secrets)).unwrap_or_default();
-        let put_back =
-            with_store(node, || node.queue.retry(&claim.token, Duration::from_secs_f64(delay), &reason))
-                .await;
+        let delay = Duration::from_secs_f64(claim.retry.delay_after(claim.job.attempt)).max(tried.not_before);
+        let why = report.error.as_ref().map_or_else(
+            || ErrorInfo::new(ErrorCode::ConnectFailed, "no connection"),
+            |error| ErrorInfo::new(error.code, scrub(&error.message, &secrets)),
+        );
+        let put_back = with_store(node, || node.queue.retry(&claim.token, delay, &why)).await;
         node.no_longer_running(id);
         if put_back == Some(Verdict::Taken) {
+            let (reason, delay) = (why.message, delay.as_secs_f64());
             tracing::info!(worker, reason, delay, attempt = claim.job.attempt, "no connection; trying again");
         }
         return Ended { held, succeeded: false };
@@ -182,8 +201,9 @@ async fn bounded(
     recorder: &Recorder<'_>,
     fence: &Fence,
     cancel: &CancellationToken,
-    (kind, deadline, left): (JobKind, Duration, Duration),
+    bounds: &Bounds<'_>,
 ) -> Try {
+    let (kind, deadline, left) = (bounds.claim.job.kind, bounds.whole, bounds.left);
     // Calls to plugins are bounded by what is left of the job's time.
     let scope = Scope { job: recorder.job(), deadline: Instant::now() + left };
     let attempt = tokio::select! {
@@ -196,7 +216,7 @@ async fn bounded(
         // A driver that panics is one job's error; its device's worker goes on.
         outcome = tokio::time::timeout(
             left,
-            AssertUnwindSafe(scope.around(attempt(node, request, held, recorder, fence, cancel)))
+            AssertUnwindSafe(scope.around(attempt(node, request, held, recorder, fence, cancel, bounds.claim)))
                 .catch_unwind(),
         ) => Some(outcome),
     };
@@ -221,7 +241,7 @@ async fn bounded(
             (ErrorCode::WorkerLost, message, cut)
         }
     };
-    Try { report: cut_report(kind, code, message, cut), no_connection: false }
+    Try::settled(cut_report(kind, code, message, cut))
 }
 
 /// What a modification did when nothing of it was sent.
@@ -246,6 +266,7 @@ fn retryable(report: &Report) -> bool {
             matches!(
                 e.code,
                 ErrorCode::ConnectFailed
+                    | ErrorCode::BreakerOpen
                     | ErrorCode::CredentialUnavailable
                     | ErrorCode::HandshakeFailed
                     | ErrorCode::SessionLost
@@ -262,19 +283,22 @@ async fn attempt(
     recorder: &Recorder<'_>,
     fence: &Fence,
     cancel: &CancellationToken,
+    claim: &Claim,
 ) -> Try {
     let Some(driver) = node.drivers.find(&request.driver).await else {
         let names = node.drivers.names().join(", ");
         let message = format!("no driver `{}`: there are {names}", request.driver);
-        return Try { report: Report::untouched(ErrorCode::UnknownDriver, message), no_connection: false };
+        return Try::settled(Report::untouched(ErrorCode::UnknownDriver, message));
     };
     let lines = match text::payload(node, request).await {
         Ok(lines) => lines,
         Err(error) => {
-            return Try {
-                report: Report { error: Some(error), untouched: true, reusable: true, ..Report::default() },
-                no_connection: false,
-            };
+            return Try::settled(Report {
+                error: Some(error),
+                untouched: true,
+                reusable: true,
+                ..Report::default()
+            });
         }
     };
     let key = session_key(request);
@@ -287,7 +311,23 @@ async fn attempt(
     }
     loop {
         if held.is_none() {
-            match connect(node, &driver, request, fence, cancel).await {
+            let device = claim.job.device.as_ref();
+            let may_try = device.map_or(Ok(()), |device| node.breakers.may_try(device, &key));
+            let (began, mut not_before) = (Instant::now(), Duration::ZERO);
+            let connected = match may_try {
+                Ok(()) => connect(node, &driver, request, fence, cancel).await,
+                Err((error, left)) => {
+                    not_before = left;
+                    Err(error)
+                }
+            };
+            if let Some(device) = device {
+                match &connected {
+                    Ok(_) => node.breakers.succeeded(device, &key),
+                    Err(error) => node.breakers.failed(device, &key, error, began.elapsed()),
+                }
+            }
+            match connected {
                 Ok(session) => {
                     let open = node.metrics.opened(session.opening());
                     *held = Some(Held { session, _open: open, key });
@@ -298,7 +338,8 @@ async fn attempt(
                     }
                     let no_connection = error.code != ErrorCode::Canceled;
                     let report = Report { error: Some(error), untouched: true, ..Report::default() };
-                    return Try { report: with_failed_result(report, &lines, request), no_connection };
+                    let report = with_failed_result(report, &lines, request);
+                    return Try { report, no_connection, not_before };
                 }
             }
         }
@@ -337,7 +378,7 @@ async fn attempt(
             continue;
         }
         let no_connection = lost && report.untouched;
-        return Try { report, no_connection };
+        return Try { report, no_connection, not_before: Duration::ZERO };
     }
 }
 

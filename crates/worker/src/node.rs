@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::breaker::Breakers;
 use crate::device::{self, Mailbox};
 use crate::fence::Clock;
 use crate::fifo;
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) connects: Semaphore,
+    pub(crate) breakers: Breakers,
     pub(crate) fifo_wake: Notify,
     /// When the last renewal that succeeded was asked for.
     renewals: watch::Sender<Instant>,
@@ -427,6 +429,10 @@ impl Node {
         let inner = Arc::new(Inner {
             clock: Clock::new(queue.lease_time()),
             connects: Semaphore::new(config.worker.connects_at_once.max(1)),
+            breakers: Breakers::new(
+                config.worker.breaker_failures,
+                Duration::from_secs(config.worker.breaker_pause),
+            ),
             name,
             serves,
             config,

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use netpulse_model::api::{ErrorBody, WhyKind, WhyResponse};
-use netpulse_model::{Job, JobStatus, QueueName};
+use netpulse_model::{ErrorCode, Job, JobStatus, QueueName};
 use netpulse_queue::{NodeStatus, Waiting};
 
 use super::jobs::{known_id, not_found};
@@ -91,7 +91,10 @@ fn explained(job: &Job, waiting: Waiting, nodes: &[NodeStatus], holder: Option<&
     // In the order in which one must go before the next counts.
     let mut all: Vec<(WhyKind, String)> = Vec::new();
     if let Some(at) = waiting.not_before {
-        all.push((WhyKind::HeldUntil, format!("it is tried again at {at}")));
+        let broken = waiting.held_for.as_ref().is_some_and(|why| why.code == ErrorCode::BreakerOpen);
+        let kind = if broken { WhyKind::Breaker } else { WhyKind::HeldUntil };
+        let because = waiting.held_for.as_ref().map(|why| format!(" ({})", why.message)).unwrap_or_default();
+        all.push((kind, format!("it is tried again at {at}{because}")));
     }
     all.extend(nobody);
     if let Some(behind) = waiting.behind {

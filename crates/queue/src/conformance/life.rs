@@ -453,7 +453,7 @@ pub async fn events_tell_a_job_from_its_start_to_its_end<F: Factory>() {
     let live = tokio::spawn(collect(queue.follow(Follow::Job(changed.id), None)));
     let lease = acquire(&*queue, "n1", "sw1").await;
     let first = claim(&*queue, &lease).await;
-    queue.retry(&first.token, Duration::ZERO, "no answer").await.unwrap();
+    queue.retry(&first.token, Duration::ZERO, &no_connection("no answer")).await.unwrap();
     let second = claim(&*queue, &lease).await;
     queue.progress(&second.token, sending(0, "vlan 10"));
     queue.progress(&second.token, line(0, "vlan 10"));

@@ -140,12 +140,14 @@ pub async fn promise_6_a_started_modification_is_not_taken_back<F: Factory>() {
     let changed = accept(&*queue, change("sw1")).await;
     let lease = acquire(&*queue, "n1", "sw1").await;
     let first = claim(&*queue, &lease).await;
-    let verdict = queue.retry(&first.token, Duration::ZERO, "connection refused").await.unwrap();
+    let verdict =
+        queue.retry(&first.token, Duration::ZERO, &no_connection("connection refused")).await.unwrap();
     assert_eq!(verdict, Verdict::Taken, "nothing was sent");
     let second = claim(&*queue, &lease).await;
     assert_eq!((second.job.id, second.job.attempt), (changed.id, 2));
     queue.progress(&second.token, sending(0, "vlan 10"));
-    let verdict = queue.retry(&second.token, Duration::ZERO, "connection lost").await.unwrap();
+    let verdict =
+        queue.retry(&second.token, Duration::ZERO, &no_connection("connection lost")).await.unwrap();
     assert_eq!(verdict, Verdict::Stale);
     assert_eq!(job(&*queue, changed.id).await.status, JobStatus::Started, "it has to be completed");
     assert_eq!(queue.complete(&second.token, failed()).await.unwrap(), Verdict::Taken);
@@ -165,7 +167,10 @@ pub async fn promise_7_stale_owners_are_refused<F: Factory>() {
     let refused = async || {
         assert_eq!(queue.complete(&old.token, failed()).await.unwrap(), Verdict::Stale);
         assert_eq!(queue.progress(&old.token, line(0, "late")), Verdict::Stale);
-        assert_eq!(queue.retry(&old.token, Duration::ZERO, "late").await.unwrap(), Verdict::Stale);
+        assert_eq!(
+            queue.retry(&old.token, Duration::ZERO, &no_connection("late")).await.unwrap(),
+            Verdict::Stale
+        );
     };
     refused().await;
     let lease = acquire(&*queue, "n2", "sw1").await;
@@ -199,7 +204,7 @@ pub async fn retries_wait_their_time<F: Factory>() {
     let lease = acquire(&*queue, "n1", "sw1").await;
     let tried = claim(&*queue, &lease).await;
     let delay = Duration::from_secs(5);
-    assert_eq!(queue.retry(&tried.token, delay, "no answer").await.unwrap(), Verdict::Taken);
+    assert_eq!(queue.retry(&tried.token, delay, &no_connection("no answer")).await.unwrap(), Verdict::Taken);
     assert_eq!(queue.complete(&tried.token, finished()).await.unwrap(), Verdict::Stale);
     assert_eq!(job(&*queue, first.id).await.status, JobStatus::Scheduled);
     let other = claim(&*queue, &lease).await;

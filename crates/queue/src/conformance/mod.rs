@@ -143,6 +143,11 @@ pub fn failed() -> Completion {
     }
 }
 
+/// Why a worker gives a job up for now.
+pub fn no_connection(message: &str) -> ErrorInfo {
+    ErrorInfo::new(ErrorCode::ConnectFailed, message)
+}
+
 pub fn sending(index: usize, command: &str) -> What {
     What::Sending { index, total: 3, command: command.into() }
 }

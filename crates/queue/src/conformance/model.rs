@@ -279,13 +279,19 @@ impl<F: Factory> Pair<F> {
                 };
                 assert_eq!(self.queue.complete(token, finished()).await.unwrap(), Verdict::Stale);
                 assert_eq!(self.queue.progress(token, sending(0, "late")), Verdict::Stale);
-                assert_eq!(self.queue.retry(token, Duration::ZERO, "late").await.unwrap(), Verdict::Stale);
+                assert_eq!(
+                    self.queue.retry(token, Duration::ZERO, &no_connection("late")).await.unwrap(),
+                    Verdict::Stale
+                );
             }
             Operation::Retry { pick } => {
                 let Some(at) = self.pick(pick) else { return };
                 let job = &self.reference.jobs[at];
-                let verdict =
-                    self.queue.retry(job.token.as_ref().unwrap(), Duration::ZERO, "again").await.unwrap();
+                let verdict = self
+                    .queue
+                    .retry(job.token.as_ref().unwrap(), Duration::ZERO, &no_connection("again"))
+                    .await
+                    .unwrap();
                 if job.modification && job.sent {
                     assert_eq!(verdict, Verdict::Stale);
                     return;

@@ -280,9 +280,13 @@ pub async fn a_waiting_job_says_why<F: Factory>() {
     let why = queue.waiting(third.id).await.unwrap().unwrap();
     assert_eq!((why.ahead, why.behind), (1, Some(first.id)));
     assert_eq!(queue.waiting(first.id).await.unwrap(), None, "it runs");
-    queue.retry(&running.token, Duration::from_secs(60), "no answer").await.unwrap();
+    queue.retry(&running.token, Duration::from_secs(60), &no_connection("no answer")).await.unwrap();
     let why = queue.waiting(first.id).await.unwrap().unwrap();
     assert!(why.not_before.is_some());
+    assert_eq!(why.held_for, Some(no_connection("no answer")));
+    factory.advance(Duration::from_secs(61)).await;
+    let why = queue.waiting(first.id).await.unwrap().unwrap();
+    assert_eq!((why.not_before, why.held_for), (None, None), "its time has come");
     assert_eq!(queue.waiting(JobId::random()).await.unwrap(), None);
 }
 

@@ -425,7 +425,7 @@ impl Core {
         &mut self,
         token: &ClaimToken,
         delay: Duration,
-        reason: &str,
+        why: &ErrorInfo,
         now: Moment,
     ) -> Verdict {
         if !self.held(token) {
@@ -442,7 +442,10 @@ impl Core {
             self.free(token.job);
             self.finish(token.job, then, now);
         } else {
-            self.put_back(token.job, delay, reason, now);
+            self.put_back(token.job, delay, &why.message, now);
+            if let Some(live) = self.jobs.get_mut(&token.job) {
+                live.held_for = live.not_before.map(|_| why.clone());
+            }
         }
         Verdict::Taken
     }

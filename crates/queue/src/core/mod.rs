@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use netpulse_model::event::What;
 use netpulse_model::job::RetryPolicy;
-use netpulse_model::{DeviceKey, Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
+use netpulse_model::{DeviceKey, ErrorInfo, Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
 
 use crate::api::{JobCounts, KnownLines, Lease, NodeName, Signal, Waiting, worker_name};
 use crate::clock::{Moment, micros};
@@ -162,6 +162,7 @@ pub(crate) struct Live {
     pub(crate) phase: Phase,
     pub(crate) lost: u32,
     pub(crate) not_before: Option<Timestamp>,
+    pub(crate) held_for: Option<ErrorInfo>,
     pub(crate) cancel: Option<String>,
     /// Its end makes a message of the outbox.
     pub(crate) notifies: bool,
@@ -192,6 +193,7 @@ impl Live {
             phase: Phase::Waiting,
             lost: 0,
             not_before: None,
+            held_for: None,
             cancel: None,
             notifies: false,
             known: KnownLines::default(),
@@ -404,6 +406,7 @@ impl Core {
         live.phase = Phase::Waiting;
         live.job.status = JobStatus::Queued;
         live.not_before = None;
+        live.held_for = None;
         let (order, modification) = (live.order(), live.is_modification());
         let waited = live.job.enqueued_at.map_or(0, |at| now.wall.0.saturating_sub(at.0).max(0));
         let deadline = now.steady.saturating_add(micros(live.ttl)).saturating_sub(waited);
@@ -530,7 +533,11 @@ impl Core {
                     ..Waiting::default()
                 })
             }
-            Phase::Delayed => Some(Waiting { not_before: live.not_before, ..Waiting::default() }),
+            Phase::Delayed => Some(Waiting {
+                not_before: live.not_before,
+                held_for: live.held_for.clone(),
+                ..Waiting::default()
+            }),
             _ => None,
         }
     }

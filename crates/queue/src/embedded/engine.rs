@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use netpulse_model::event::{EventId, What};
 use netpulse_model::worker::WorkerRecord;
-use netpulse_model::{DeviceKey, Job, JobId, JobStatus};
+use netpulse_model::{DeviceKey, ErrorInfo, Job, JobId, JobStatus};
 use tokio::sync::{mpsc, oneshot};
 
 use super::store::{self, Accept, Inserted};
@@ -485,8 +485,13 @@ impl Queue for Embedded {
         self.shared.with(|state, now| state.core.progress(token, what, now.wall))
     }
 
-    async fn retry(&self, token: &ClaimToken, delay: Duration, reason: &str) -> Result<Verdict, QueueError> {
-        Ok(self.shared.with(|state, now| state.core.retry(token, delay, reason, now)))
+    async fn retry(
+        &self,
+        token: &ClaimToken,
+        delay: Duration,
+        why: &ErrorInfo,
+    ) -> Result<Verdict, QueueError> {
+        Ok(self.shared.with(|state, now| state.core.retry(token, delay, why, now)))
     }
 
     async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError> {

@@ -393,6 +393,7 @@ impl Queue for Redis {
             ahead: u64::try_from(reply.number(0)).unwrap_or(0),
             behind: some(1).and_then(|id| id.parse().ok()),
             not_before: (due > 0).then_some(netpulse_model::Timestamp(due)),
+            held_for: some(5).and_then(|why| serde_json::from_str(why).ok()),
             node: some(3).map(str::to_owned),
             nobody: some(4).map(|why| {
                 match why {
@@ -499,8 +500,14 @@ impl Queue for Redis {
         self.shared.progress(token, what)
     }
 
-    async fn retry(&self, token: &ClaimToken, delay: Duration, reason: &str) -> Result<Verdict, QueueError> {
+    async fn retry(
+        &self,
+        token: &ClaimToken,
+        delay: Duration,
+        why: &ErrorInfo,
+    ) -> Result<Verdict, QueueError> {
         let shared = &self.shared;
+        let held_for = serde_json::to_string(why).map_err(|error| QueueError::Corrupt(error.to_string()))?;
         shared.prepare().await;
         // What was noted decides whether a modification may be taken back.
         if !shared.lane.barrier(shared.options.deadline).await {
@@ -510,7 +517,7 @@ impl Queue for Redis {
         let reply = shared
             .ask(Script::Retry, |call| {
                 call.arg(token.job.to_string()).arg(token.epoch).arg(&token.node);
-                call.arg(&nonce).arg(lifetime(delay)).arg(reason);
+                call.arg(&nonce).arg(lifetime(delay)).arg(&why.message).arg(&held_for);
             })
             .await?;
         if reply.text(0) == "1" {

@@ -25,7 +25,7 @@ local function finish(id, job, status, result, what, nonce)
   local expires = ended + keep_for(job, status)
   call('HSET', key, 'status', status, 'result', result, 'ended', int(ended), 'expires', int(expires),
     'nonce', nonce or '')
-  call('HDEL', key, 'request', 'due', 'cancel', 'epoch', 'way', 'sending', 'sending_number', 'answered',
+  call('HDEL', key, 'request', 'due', 'held', 'cancel', 'epoch', 'way', 'sending', 'sending_number', 'answered',
     'last_line', 'noted', 'ticket')
   if job.is_change then call('DEL', P .. 'lines:' .. id) end
   call('ZADD', P .. 'timers', int(expires), 'k:' .. id)
@@ -101,7 +101,7 @@ local function due(id)
   local job = load(id)
   if not job or job.status ~= 'scheduled' then return end
   call('HSET', P .. 'job:' .. id, 'status', 'queued', 'enqueued', int(now))
-  call('HDEL', P .. 'job:' .. id, 'due')
+  call('HDEL', P .. 'job:' .. id, 'due', 'held')
   enqueue(id, job.device, job.is_fifo, job.order, job.is_change, now + tonumber(job.ttl))
   if job.device then refresh(job.device) end
 end

@@ -1,10 +1,11 @@
 -- Why a job waits. ARGV[3] job.
 -- Answer: nothing when it does not wait; else how many go before it, the job that holds its device, when
--- it is due, its node, '1' when its device has no node.
+-- it is due, its node, who is missing when nobody can run it, why it is held.
 local job = load(ARGV[3])
 if not job then return answer() end
 if job.status == 'scheduled' then
-  return answer('0', '', call('HGET', P .. 'job:' .. ARGV[3], 'due') or '', '', '')
+  local v = call('HMGET', P .. 'job:' .. ARGV[3], 'due', 'held')
+  return answer('0', '', v[1] or '', '', '', v[2] or '')
 end
 if job.status ~= 'queued' then return answer() end
 local ahead, behind, node, homeless = 0, '', '', ''
