@@ -399,8 +399,9 @@ impl Stream {
                 Some((_, Weak::Foreign)) => self.pause(6, 60, 400),
                 Some((_, Weak::Question)) => self.pause(10, 250, 1000),
                 None if self.term.echo() == Echo::Pending && self.stands_somewhere() => match self.echoes {
-                    Some(true) => self.pause(40, 500, 3000),
-                    _ => self.pause(10, 150, 1500),
+                    // An answer without echo ends with a prompt; anything else may be a slow echo.
+                    Some(false) | None if self.prompt_hit().is_some() => self.pause(10, 150, 1500),
+                    _ => self.pause(40, 500, 3000),
                 },
                 None => self.pause(40, 700, 3000),
             };
