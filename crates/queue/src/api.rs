@@ -144,6 +144,16 @@ pub struct ClaimToken {
     pub node: NodeName,
 }
 
+/// What follows an end on the same device.
+pub enum Next {
+    /// The next job, claimed.
+    Job(Box<Claim>),
+    /// Nothing waits that may start: [`Signal::Device`] tells when something does.
+    Nothing,
+    /// It was not looked, or the answer was lost: [`Queue::claim`] tells.
+    Unknown,
+}
+
 /// How a job ended.
 #[derive(Debug, Clone)]
 pub struct Completion {
@@ -490,6 +500,24 @@ pub trait Queue: Send + Sync + 'static {
     /// was given up, not the result: call again with the same completion until there is a verdict
     /// (promise 11). A call that is repeated while the first one is on its way joins it.
     async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError>;
+
+    /// [`Queue::complete`], then [`Queue::claim`] with the lease of the same device: where the store
+    /// is far away, in one step. What a claim that fails means, [`Next::Unknown`] says; the end's
+    /// verdict holds whatever became of the claim. A call that is dropped takes no job with it.
+    async fn complete_and_claim(
+        &self,
+        token: &ClaimToken,
+        completion: Completion,
+        lease: &Lease,
+    ) -> Result<(Verdict, Next), QueueError> {
+        let verdict = self.complete(token, completion).await?;
+        let next = match self.claim(lease).await {
+            Ok(Some(claim)) => Next::Job(Box::new(claim)),
+            Ok(None) => Next::Nothing,
+            Err(_) => Next::Unknown,
+        };
+        Ok((verdict, next))
+    }
 
     // --- the outbox ------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ mod record;
 mod scripts;
 mod submit;
 mod tail;
+mod take;
 mod workers;
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use netpulse_model::event::What;
 use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
 use redis::{Cmd, Pipeline, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,7 +11,7 @@ use zeroize::Zeroize;
 
 use super::link::Trouble;
 use super::place::{Choices, NO_NODE};
-use super::record::{number, text};
+use super::record::{About, number, text};
 use super::scripts::{Script, lifetime};
 use super::{Shared, unavailable};
 use crate::api::{NewJob, QueueError, Submitted};
@@ -40,8 +41,7 @@ struct Packed {
     new: NewJob,
     id: String,
     queue: String,
-    command: String,
-    retry: String,
+    about: String,
     request: Vec<u8>,
     notify: Vec<u8>,
     digest: String,
@@ -69,8 +69,14 @@ fn pack(shared: &Shared, mut new: NewJob) -> Result<Packed, QueueError> {
     let queue = new.queue.to_string();
     Ok(Packed {
         id: new.id.to_string(),
-        command: json(&new.command)?,
-        retry: json(&new.retry)?,
+        about: json(&About {
+            driver: Cow::Borrowed(&new.driver),
+            priority: new.priority,
+            name: new.device_name.as_deref().map(Cow::Borrowed),
+            command: Cow::Borrowed(&new.command),
+            timeout: u64::try_from(lifetime(new.timeout)).unwrap_or(0),
+            retry: new.retry.clone(),
+        })?,
         digest: new.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         event: json(&What::Queued { queue: queue.clone() })?,
         queue,
@@ -89,19 +95,14 @@ impl Packed {
             .arg(device.map_or("", |key| key.as_str()))
             .arg(device.map_or("", |key| key.host()))
             .arg(if self.new.kind == JobKind::Modification { "modification" } else { "query" })
-            .arg(self.new.priority.as_str())
             .arg(match self.new.priority {
                 Priority::High => 0,
                 Priority::Normal => 1,
                 Priority::Low => 2,
             })
-            .arg(&self.new.driver)
-            .arg(self.new.device_name.as_deref().unwrap_or(""))
-            .arg(&self.command)
+            .arg(&self.about)
             .arg(lifetime(self.new.ttl))
-            .arg(lifetime(self.new.timeout))
             .arg(lifetime(self.new.result_ttl))
-            .arg(&self.retry)
             .arg(&self.request)
             .arg(&self.notify)
             .arg(self.new.idempotency_key.as_deref().unwrap_or(""))
@@ -201,7 +202,7 @@ impl Shared {
 
     /// Sends the jobs in order, in scripts of a bounded size that travel together.
     async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed]) -> Result<Vec<String>, QueueError> {
-        let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.command.len()).sum());
+        let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.about.len()).sum());
         let limit = self.limit(until);
         let mut pause = Duration::from_millis(20);
         let mut again = false;
