@@ -400,6 +400,18 @@ pub trait Queue: Send + Sync + 'static {
     /// One job as soon as it has ended, or as it stands when `wait` has passed.
     async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, QueueError>;
 
+    /// [`Queue::ended`] of many: as soon as all have ended, or as they stand when `wait` has passed, in
+    /// the order of `ids`. None where nothing is known of a job.
+    async fn ended_all(&self, ids: &[JobId], wait: Duration) -> Result<Vec<Option<Job>>, QueueError> {
+        let until = tokio::time::Instant::now() + wait;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            found.push(self.ended(*id, left).await?);
+        }
+        Ok(found)
+    }
+
     /// A page of jobs.
     async fn list(&self, query: &JobQuery) -> Result<Page, QueueError>;
 

@@ -8,8 +8,7 @@ use futures_util::stream::BoxStream;
 use netpulse_model::event::{EventId, What};
 use netpulse_model::worker::WorkerRecord;
 use netpulse_model::{DeviceKey, ExecutionResult, Job, JobId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::lane::{Item, Note};
@@ -109,26 +108,11 @@ impl Queue for Redis {
     }
 
     async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, QueueError> {
-        let until = Instant::now() + wait;
-        loop {
-            // Registered before looking, so that no end falls between.
-            let (tell, told) = oneshot::channel();
-            {
-                let mut waiters = self.shared.waiters.lock();
-                let waiting = waiters.entry(id).or_default();
-                waiting.retain(|waiter| !waiter.is_closed());
-                waiting.push(tell);
-            }
-            let found = self.shared.find(id).await;
-            let waits = matches!(&found, Ok(Some(job)) if !job.status.is_final());
-            if !waits || Instant::now() >= until {
-                drop(told);
-                self.shared.forget_waiters(id);
-                return found;
-            }
-            // The end, the time's end or a new connection: the job is read as it then stands.
-            drop(tokio::time::timeout_at(until, told).await);
-        }
+        self.shared.ended(id, wait).await
+    }
+
+    async fn ended_all(&self, ids: &[JobId], wait: Duration) -> Result<Vec<Option<Job>>, QueueError> {
+        Ok(self.shared.ended_all(ids, wait).await)
     }
 
     async fn list(&self, query: &JobQuery) -> Result<Page, QueueError> {

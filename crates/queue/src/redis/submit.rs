@@ -54,6 +54,11 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, QueueError> {
     serde_json::to_string(value).map_err(|error| QueueError::Corrupt(error.to_string()))
 }
 
+fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from(b"0123456789abcdef".get(usize::from(half)).copied().unwrap_or(b'0'));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 fn pack(shared: &Shared, mut new: NewJob) -> Result<Packed, QueueError> {
     let bad = |error: crate::seal::SealError| QueueError::Corrupt(error.to_string());
     let request = shared.keys.seal(new.id, &new.payload).map_err(bad)?;
@@ -77,7 +82,7 @@ fn pack(shared: &Shared, mut new: NewJob) -> Result<Packed, QueueError> {
             timeout: u64::try_from(lifetime(new.timeout)).unwrap_or(0),
             retry: new.retry.clone(),
         })?,
-        digest: new.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        digest: if new.idempotency_key.is_some() { hex(&new.digest) } else { String::new() },
         event: json(&What::Queued { queue: queue.clone() })?,
         queue,
         request,
@@ -150,8 +155,14 @@ impl Shared {
         let mut answers = vec![String::new(); packed.len()];
         let mut choices = Choices::new();
         let mut open: Vec<usize> = (0..packed.len()).collect();
-        for tries in 1..=TRIES {
-            choices.extend(self.choices(&packed, &open).await?);
+        // Most devices have a node: it is only chosen for those of which the store says otherwise. The
+        // jobs of one script keep their order all the same; more than that go with choices made before.
+        let blind = self.options.placer.is_some() && packed.len() <= CHUNK;
+        for tries in 0..=TRIES {
+            let blind = blind && tries == 0;
+            if !blind {
+                choices.extend(self.choices(&packed, &open).await?);
+            }
             for at in &open {
                 if let Some(job) = packed.get_mut(*at) {
                     let chosen = job.new.device.as_ref().and_then(|key| choices.get(key));
@@ -159,7 +170,7 @@ impl Shared {
                 }
             }
             let jobs: Vec<&Packed> = open.iter().filter_map(|at| packed.get(*at)).collect();
-            let sent = self.send_jobs(&jobs).await?;
+            let sent = self.send_jobs(&jobs, blind).await?;
             let mut left = Vec::new();
             for (at, answer) in open.iter().zip(sent) {
                 // The node that was chosen, or had the device, has died since.
@@ -201,7 +212,7 @@ impl Shared {
     }
 
     /// Sends the jobs in order, in scripts of a bounded size that travel together.
-    async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed]) -> Result<Vec<String>, QueueError> {
+    async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed], blind: bool) -> Result<Vec<String>, QueueError> {
         let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.about.len()).sum());
         let limit = self.limit(until);
         let mut pause = Duration::from_millis(20);
@@ -211,7 +222,7 @@ impl Shared {
             let mut pipe = Pipeline::new();
             for chunk in jobs.chunks(CHUNK) {
                 let mut call = self.scripts.call(Script::Submit, ahead, limit);
-                call.arg(u8::from(again));
+                call.arg(u8::from(again)).arg(u8::from(blind));
                 for job in chunk {
                     job.arguments(&mut call);
                 }

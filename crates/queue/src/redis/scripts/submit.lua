@@ -1,11 +1,12 @@
 -- Accepts jobs, in this order.
 -- ARGV[3]: '1' when these jobs may have been accepted before (the answer was lost).
--- ARGV[4..]: for each job ARGS values: id, queue, device, host, kind, rank, about, ttl, result_ttl, request,
+-- ARGV[4]: '1' when nobody was asked yet to choose nodes.
+-- ARGV[5..]: for each job ARGS values: id, queue, device, host, kind, rank, about, ttl, result_ttl, request,
 --   notify, key, digest, chosen node, queued event.
 -- Answer: for each job one text. 'A<time>' accepted then, 'K<id>' known, 'R<id>' the key was used for
 --   another request, 'Q<number>' the store is full, 'D<number>' the device's queue is full,
 --   'O<number>' the outbox is full (messages in it), 'P' no living node has its device, 'F' no living node serves FifoQ.
-local again = ARGV[3] == '1'
+local again, blind = ARGV[3] == '1', ARGV[4] == '1'
 local queued = call('ZCARD', P .. 'waiting')
 local messages, promised = nil, 0
 local seq = tonumber(call('GET', P .. 'seq') or 0)
@@ -54,7 +55,7 @@ local job = { 'HSET', '', 'status', 'queued', 'queue', '', 'kind', '', 'about', 
   'ttl', '', 'result_ttl', '', 'request', '', 'event', '' }
 local fields = #job
 
-for at = 4, #ARGV, ARGS do
+for at = 5, #ARGV, ARGS do
   local id, queue, device, host, kind, rank, about, ttl, result_ttl, request, notify, key, digest, chosen, what =
     unpack(ARGV, at, at + ARGS - 1)
   local fifo = queue == 'FifoQ'
@@ -75,10 +76,13 @@ for at = 4, #ARGV, ARGS do
     if messages + promised >= MAX_OUTBOX then reply = 'O' .. int(call('ZCARD', P .. 'outbox')) end
   end
   if not reply and PLACED then
-    if fifo then
+    if blind and d and d.homeless then
+      -- Its job before this one waits for a node to be chosen, and comes again: so does this one.
+      reply = 'P'
+    elseif fifo then
       if #live('fifo') == 0 then reply = 'F' end
     elseif not placed(d, chosen) then
-      reply = 'P'
+      reply, d.homeless = 'P', true
     end
   end
   if not reply then

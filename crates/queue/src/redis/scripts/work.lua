@@ -11,19 +11,9 @@
 local process, batch = ARGV[3], tonumber(ARGV[4])
 local answers = {}
 
--- What has to be known of a job for both, read once.
-local FIELDS = { 'status', 'kind', 'device', 'created', 'started', 'result_ttl', 'node', 'epoch', 'way', 'cancel',
-  'notify', 'key', 'nonce', 'noted' }
-local jobs = {}
-
-local function running(id, epoch, node)
-  local job = jobs[id]
-  if job == nil then
-    job = load(id, FIELDS) or false
-    jobs[id] = job
-  end
-  return job and job.status == 'started' and job.epoch == epoch and job.node == node and job, job
-end
+local NOTED = { 'status', 'epoch', 'node', 'kind', 'device', 'noted' }
+local ENDED = { 'status', 'epoch', 'node', 'kind', 'device', 'nonce', 'created', 'started', 'result_ttl', 'way',
+  'cancel', 'notify', 'key' }
 
 -- A query's notes are events, nothing more: that they came is written once for the whole batch.
 local came = nil
@@ -34,15 +24,14 @@ local function first_time()
 end
 
 local function note(sort, id, epoch, node, number, line, command, result, what)
-  local job = running(id, epoch, node)
-  if not job then return '0' end
   local key = P .. 'job:' .. id
-  if not job.is_change then
-    if first_time() then event(int(now), id, job.device, what) end
+  local v = call('HMGET', key, unpack(NOTED))
+  if v[1] ~= 'started' or v[2] ~= epoch or v[3] ~= node then return '0' end
+  if v[4] ~= 'modification' then
+    if first_time() then event(int(now), id, v[5], what) end
     return '1'
   end
-  if tonumber(job.noted or 0) >= tonumber(number) then return '1' end
-  job.noted = number
+  if tonumber(v[6] or 0) >= tonumber(number) then return '1' end
   if sort == 'S' then
     call('HSET', key, 'noted', number, 'sending', command, 'sending_number', line)
   elseif sort == 'L' then
@@ -53,7 +42,7 @@ local function note(sort, id, epoch, node, number, line, command, result, what)
   else
     call('HSET', key, 'noted', number)
   end
-  event(int(now), id, job.device, what)
+  event(int(now), id, v[5], what)
   return '1'
 end
 
@@ -68,19 +57,21 @@ local function taken(device, ticket)
 end
 
 local function finished(id, epoch, node, nonce, status, result, what, lease, ticket)
-  local job, found = running(id, epoch, node)
-  if job then
+  local v = call('HMGET', P .. 'job:' .. id, unpack(ENDED))
+  local device, counts = v[5], v[1] == 'started' and v[2] == epoch and v[3] == node
+  if counts then
+    local job = { device = device, is_change = v[4] == 'modification', node = node, created = v[7], started = v[8],
+      result_ttl = v[9], way = v[10], cancel = v[11], notify = v[12], key = v[13] }
     free(id, job)
     finish(id, job, status, result, what, nonce)
-    jobs[id] = nil
-  elseif not found or found.nonce ~= nonce then
+  elseif v[6] ~= nonce then
     return '0'
   end
-  local device = (job or found).device
   if lease == '' or not device then return '1' end
   local d = dev(device)
   if d.node ~= node or d.epoch ~= lease then return '1' end
-  if not job then return taken(device, ticket) or '1' end
+  -- The same end again: its first answer was lost.
+  if not counts then return taken(device, ticket) or '1' end
   if call('HGET', P .. 'node:' .. node, 'alive') ~= '1' then return '1' end
   local next_id = next_own(d)
   return next_id and start(next_id, node, 'pinned', ticket) or '1'
