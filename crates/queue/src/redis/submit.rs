@@ -6,6 +6,7 @@ use redis::{Cmd, Pipeline, Value};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
@@ -141,25 +142,88 @@ impl Packed {
 }
 
 impl Shared {
+    /// Accepts the jobs, part by part in their order: while one part is with the store the next is sealed.
     pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         self.prepare().await;
+        let count = jobs.len();
         let bytes = jobs.iter().map(|job| job.payload.len() + 500).sum();
+        let until = self.until_for(bytes);
+        let mut parts = self.packed(jobs, bytes);
+        let (mut out, mut ids) = (Vec::with_capacity(count), Vec::new());
+        while let Some(part) = parts.recv().await {
+            let met = match part {
+                Ok(part) => {
+                    let own: Vec<String> = part.iter().map(|job| job.id.clone()).collect();
+                    let met = self.submit_part(part, until).await;
+                    ids.extend(own);
+                    met
+                }
+                Err(error) => Err(error),
+            };
+            match met {
+                Ok(answers) => out.extend(answers),
+                Err(error) => {
+                    // What the parts before hold is refused with this one.
+                    if !out.is_empty() {
+                        self.withdraw_jobs(ids, until);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        if out.len() < count {
+            self.withdraw_jobs(ids, until);
+            return Err(QueueError::Closed);
+        }
+        Ok(out)
+    }
+
+    /// The jobs as they are sent, in parts of one script; more than a few are sealed on a thread of
+    /// their own.
+    fn packed(
+        self: &Arc<Self>,
+        jobs: Vec<NewJob>,
+        bytes: usize,
+    ) -> mpsc::Receiver<Result<Vec<Packed>, QueueError>> {
+        let (tell, told) = mpsc::channel(2);
         let shared = Arc::clone(self);
-        let mut packed = off_thread(bytes, move || {
-            jobs.into_iter().map(|job| pack(&shared, job)).collect::<Result<Vec<_>, _>>()
-        })
-        .await??;
+        let few = jobs.len() <= CHUNK && bytes <= HEAVY;
+        let mut jobs = jobs.into_iter();
+        let mut part =
+            move || jobs.by_ref().take(CHUNK).map(|job| pack(&shared, job)).collect::<Result<_, _>>();
+        if few {
+            // There is room for one.
+            let _ = tell.try_send(part());
+            return told;
+        }
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let part: Result<Vec<Packed>, QueueError> = part();
+                let over = part.as_ref().map_or(true, Vec::is_empty);
+                if part.as_ref().is_ok_and(Vec::is_empty) || tell.blocking_send(part).is_err() || over {
+                    return;
+                }
+            }
+        });
+        told
+    }
+
+    /// Accepts what one script takes.
+    async fn submit_part(
+        self: &Arc<Self>,
+        mut packed: Vec<Packed>,
+        until: Instant,
+    ) -> Result<Vec<Submitted>, QueueError> {
         let mut answers = vec![String::new(); packed.len()];
         let mut choices = Choices::new();
         let mut open: Vec<usize> = (0..packed.len()).collect();
-        // Most devices have a node: it is only chosen for those of which the store says otherwise. The
-        // jobs of one script keep their order all the same; more than that go with choices made before.
-        let blind = self.options.placer.is_some() && packed.len() <= CHUNK;
         for tries in 0..=TRIES {
-            let blind = blind && tries == 0;
+            // Most devices have a node: it is only chosen for those of which the store says otherwise.
+            // Jobs of one script keep their order all the same.
+            let blind = tries == 0 && self.options.placer.is_some();
             if !blind {
                 choices.extend(self.choices(&packed, &open).await?);
             }
@@ -170,7 +234,7 @@ impl Shared {
                 }
             }
             let jobs: Vec<&Packed> = open.iter().filter_map(|at| packed.get(*at)).collect();
-            let sent = self.send_jobs(&jobs, blind).await?;
+            let sent = self.send_jobs(&jobs, blind, until).await?;
             let mut left = Vec::new();
             for (at, answer) in open.iter().zip(sent) {
                 // The node that was chosen, or had the device, has died since.
@@ -211,23 +275,24 @@ impl Shared {
         self.choose(open.iter().filter_map(|at| jobs.get(*at)).filter_map(own).collect()).await
     }
 
-    /// Sends the jobs in order, in scripts of a bounded size that travel together.
-    async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed], blind: bool) -> Result<Vec<String>, QueueError> {
-        let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.about.len()).sum());
+    /// Sends the jobs in order, as one script.
+    async fn send_jobs(
+        self: &Arc<Self>,
+        jobs: &[&Packed],
+        blind: bool,
+        until: Instant,
+    ) -> Result<Vec<String>, QueueError> {
         let limit = self.limit(until);
         let mut pause = Duration::from_millis(20);
         let mut again = false;
         loop {
-            let ahead = self.options.clock.ahead();
-            let mut pipe = Pipeline::new();
-            for chunk in jobs.chunks(CHUNK) {
-                let mut call = self.scripts.call(Script::Submit, ahead, limit);
-                call.arg(u8::from(again)).arg(u8::from(blind));
-                for job in chunk {
-                    job.arguments(&mut call);
-                }
-                pipe.add_command(call);
+            let mut call = self.scripts.call(Script::Submit, self.options.clock.ahead(), limit);
+            call.arg(u8::from(again)).arg(u8::from(blind));
+            for job in jobs {
+                job.arguments(&mut call);
             }
+            let mut pipe = Pipeline::with_capacity(2);
+            pipe.add_command(call);
             if self.options.min_replicas > 0 {
                 let left = until.saturating_duration_since(Instant::now()) / 2;
                 pipe.cmd("WAIT")
