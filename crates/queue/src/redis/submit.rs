@@ -192,8 +192,9 @@ impl Shared {
         let shared = Arc::clone(self);
         let few = jobs.len() <= CHUNK && bytes <= HEAVY;
         let mut jobs = jobs.into_iter();
-        let mut part =
-            move || jobs.by_ref().take(CHUNK).map(|job| pack(&shared, job)).collect::<Result<_, _>>();
+        let mut part = move || -> Result<Vec<Packed>, QueueError> {
+            jobs.by_ref().take(CHUNK).map(|job| pack(&shared, job)).collect()
+        };
         if few {
             // There is room for one.
             let _ = tell.try_send(part());
@@ -201,7 +202,8 @@ impl Shared {
         }
         tokio::task::spawn_blocking(move || {
             loop {
-                let part: Result<Vec<Packed>, QueueError> = part();
+                let part = part();
+                // The last one is empty; an error is the last one too.
                 let over = part.as_ref().map_or(true, Vec::is_empty);
                 if part.as_ref().is_ok_and(Vec::is_empty) || tell.blocking_send(part).is_err() || over {
                     return;
