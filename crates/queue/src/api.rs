@@ -531,6 +531,13 @@ pub trait Queue: Send + Sync + 'static {
         Ok((verdict, next))
     }
 
+    /// Gives back a claim of which nothing was begun: its job waits on at its old place. A claim that is
+    /// stale changes nothing; one that cannot be given back now is settled with its lease.
+    async fn put_back(&self, token: &ClaimToken) {
+        // Whatever it meets, there is nothing more to do about it.
+        let _ = self.retry(token, Duration::ZERO, "its worker could not begin it").await;
+    }
+
     // --- the outbox ------------------------------------------------------------------------------
 
     /// Up to `limit` messages that are due, for `hold`: then, unless settled, they are due again

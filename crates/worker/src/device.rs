@@ -150,14 +150,19 @@ impl Owner {
             let mut next = Next::Unknown;
             let empty = loop {
                 let claim = match next {
-                    // Taken already: it runs, whatever was asked since.
-                    Next::Job(claim) => *claim,
-                    Next::Nothing => break true,
-                    Next::Unknown
-                        if self.mailbox.stop.is_cancelled() || self.node.stopping.is_cancelled() =>
-                    {
+                    // Taken with the end of the one before, while the worker was asked to end or lost its
+                    // right: nothing of it has begun.
+                    Next::Job(claim) if self.ends() || fence.token().is_cancelled() => {
+                        self.node.queue.put_back(&claim.token).await;
+                        if fence.token().is_cancelled() {
+                            self.put(WorkerState::Idle);
+                            return false;
+                        }
                         break false;
                     }
+                    Next::Job(claim) => *claim,
+                    Next::Nothing => break true,
+                    Next::Unknown if self.ends() => break false,
                     Next::Unknown => {
                         next = self.claim(lease).await;
                         continue;
@@ -208,6 +213,11 @@ impl Owner {
                 Woken::SessionClosed => self.dead_session("the device closed the connection"),
             }
         }
+    }
+
+    /// Whether it is to end after its current job.
+    fn ends(&self) -> bool {
+        self.mailbox.stop.is_cancelled() || self.node.stopping.is_cancelled()
     }
 
     /// Asks the store for the next job.

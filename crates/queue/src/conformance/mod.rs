@@ -250,6 +250,7 @@ macro_rules! conformance_suite {
             promise_3_a_modification_overlaps_with_nothing,
             promise_3_fifo_keeps_to_sessions_per_device,
             promise_3_an_end_brings_the_next_job_in_order,
+            promise_3_a_claim_put_back_keeps_its_place,
             promise_7_an_end_that_does_not_count_brings_nothing,
             an_end_dropped_half_way_leaves_the_next_job_behind,
             nodes_are_signalled_when_jobs_may_start,

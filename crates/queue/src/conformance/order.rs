@@ -409,3 +409,25 @@ pub async fn an_end_dropped_half_way_leaves_the_next_job_behind<F: Factory>() {
     let claimed = claimed.await.expect("it can be claimed");
     assert_eq!((claimed.job.id, claimed.job.attempt), (waits.id, 1), "nobody had it before");
 }
+
+pub async fn promise_3_a_claim_put_back_keeps_its_place<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let running = claim_new(&*queue, &lease).await;
+    let first = accept(&*queue, change("sw1")).await;
+    accept(&*queue, query("sw1")).await;
+    let taken = brought(end_and_next(&*queue, &running, &lease).await);
+    assert_eq!(taken.job.id, first.id);
+    queue.put_back(&taken.token).await;
+    assert_eq!(job(&*queue, first.id).await.status, JobStatus::Queued);
+    signal(&mut signals, |s| *s == Signal::Device(device("sw1"))).await;
+    assert_eq!(queue.complete(&taken.token, applied()).await.unwrap(), Verdict::Stale);
+    queue.put_back(&taken.token).await;
+    let again = claim(&*queue, &lease).await;
+    assert_eq!(again.job.id, first.id, "at its old place");
+    queue.put_back(&taken.token).await;
+    assert_eq!(job(&*queue, first.id).await.status, JobStatus::Started, "an old claim puts nothing back");
+    assert_eq!(queue.complete(&again.token, applied()).await.unwrap(), Verdict::Taken);
+}

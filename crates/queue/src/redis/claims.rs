@@ -16,6 +16,8 @@ pub(super) struct Held {
     pub(super) node: String,
     pub(super) life: String,
     pub(super) epoch: u64,
+    /// By which it is given back.
+    pub(super) ticket: String,
     pub(super) device: Option<DeviceKey>,
     pub(super) change: bool,
     /// Taken by the owner of the device, under its lease.

@@ -294,6 +294,10 @@ impl Queue for Redis {
         self.shared.complete(token, completion, Some(lease)).await
     }
 
+    async fn put_back(&self, token: &ClaimToken) {
+        self.shared.put_back(token).await;
+    }
+
     async fn deliveries(&self, limit: usize, hold: Duration) -> Result<Due, QueueError> {
         self.shared.deliveries(limit, hold).await
     }

@@ -62,7 +62,7 @@ impl Shared {
         taken: Taken,
     ) -> Result<Option<Claim>, QueueError> {
         let Taken { ticket, epoch, job: id, request, record } = taken;
-        let mut guard = Unclaim { shared: self, node, claim: Some((ticket, id)) };
+        let mut guard = Unclaim { shared: self, node, claim: Some((ticket.clone(), id)) };
         let Some(record) = record::job(id, &record)? else {
             return Err(QueueError::Corrupt(format!("job {id} was claimed, but is not there")));
         };
@@ -75,6 +75,7 @@ impl Shared {
             node: node.to_owned(),
             life: life.to_owned(),
             epoch,
+            ticket,
             device: record.job.device.clone(),
             change,
             pinned,
@@ -156,6 +157,24 @@ impl Shared {
     pub(super) fn give_back(self: &Arc<Self>, node: String, ticket: String, id: JobId) {
         let shared = Arc::clone(self);
         self.spawn(async move { shared.unclaim(&node, &ticket, id).await });
+    }
+
+    /// Gives back what this process holds, if the claim is still this one.
+    pub(super) async fn put_back(self: &Arc<Self>, token: &ClaimToken) {
+        let ticket = {
+            let mut held = self.claims.held.lock();
+            match held.get(&token.job) {
+                Some(claim) if claim.epoch == token.epoch => {
+                    held.remove(&token.job).map(|claim| claim.ticket)
+                }
+                _ => None,
+            }
+        };
+        let Some(ticket) = ticket else { return };
+        let given_back = self.unclaim(&token.node, &ticket, token.job);
+        if tokio::time::timeout(self.options.deadline, given_back).await.is_err() {
+            self.give_back(token.node.clone(), ticket, token.job);
+        }
     }
 
     /// Ends a job and, where a lease is given, takes the next one of its device in the same step.
