@@ -20,6 +20,9 @@ use super::submit::off_thread;
 use super::{Reply, Shared, unavailable};
 use crate::api::{Claim, ClaimToken, Completion, Lease, Next, QueueError, Verdict};
 
+/// How a claim's script ended.
+type Claimed = Result<Option<Taken>, QueueError>;
+
 impl Shared {
     /// Runs a claim on a task of its own, so that a caller who goes away leaves no job behind.
     pub(super) async fn take(
@@ -31,7 +34,7 @@ impl Shared {
         arguments: impl Fn(&mut Cmd, &str) + Send + Sync + 'static,
     ) -> Result<Option<Claim>, QueueError> {
         loop {
-            let (tell, told) = oneshot::channel::<Result<Option<Taken>, QueueError>>();
+            let (tell, told) = oneshot::channel::<Claimed>();
             let ticket = Uuid::new_v4().simple().to_string();
             let (shared, name) = (Arc::clone(self), node.to_owned());
             let mut call = self.scripts.call(script, self.options.clock.ahead(), self.limit(self.until()));
@@ -42,9 +45,10 @@ impl Shared {
                     shared.unclaim(&name, &taken.ticket, taken.job).await;
                 }
             });
+            let mut guard = Told { shared: self, node, told };
             // However fast the answer, the caller is free to go before it.
             tokio::task::yield_now().await;
-            let Some(taken) = told.await.unwrap_or(Err(QueueError::Closed))? else {
+            let Some(taken) = (&mut guard.told).await.unwrap_or(Err(QueueError::Closed))? else {
                 return Ok(None);
             };
             if let Some(claim) = self.open(node, life, pinned, taken).await? {
@@ -106,12 +110,7 @@ impl Shared {
         }
     }
 
-    async fn claim_once(
-        self: &Arc<Self>,
-        call: Cmd,
-        node: &str,
-        ticket: &str,
-    ) -> Result<Option<Taken>, QueueError> {
+    async fn claim_once(self: &Arc<Self>, call: Cmd, node: &str, ticket: &str) -> Claimed {
         let until = self.until();
         match self.once(call, until).await {
             Ok(reply) => Ok(Taken::read(&reply.0, ticket)),
@@ -265,6 +264,23 @@ impl Shared {
         }));
         endings.insert(token.clone(), Arc::clone(&ending));
         Ok(ending)
+    }
+}
+
+/// Gives a claim back that was told to a caller who went away before it looked.
+struct Told<'a> {
+    shared: &'a Arc<Shared>,
+    node: &'a str,
+    told: oneshot::Receiver<Claimed>,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        // What comes after this, the sender gets back.
+        self.told.close();
+        if let Ok(Ok(Some(taken))) = self.told.try_recv() {
+            self.shared.give_back(self.node.to_owned(), taken.ticket, taken.job);
+        }
     }
 }
 
