@@ -135,6 +135,19 @@ impl App {
         }
     }
 
+    /// Jobs as soon as all have ended, or as they stand when `wait` has passed or the server stops; none
+    /// where nothing is known of one.
+    pub(crate) async fn ended_all(&self, ids: &[JobId], wait: Duration) -> Vec<Option<Job>> {
+        let stand =
+            || async { self.store(self.queue.ended_all(ids, Duration::ZERO)).await.unwrap_or_default() };
+        tokio::select! {
+            answer = self.queue.ended_all(ids, wait) => answer.unwrap_or_default(),
+            () = self.shutdown.cancelled() => stand().await,
+            // The engine keeps the time; this is for one that does not answer at all.
+            () = tokio::time::sleep(wait + STORE_DEADLINE) => stand().await,
+        }
+    }
+
     /// A job as soon as it has ended, or as it stands when `wait` has passed or the server stops.
     pub(crate) async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, ApiError> {
         if wait.is_zero() {

@@ -584,18 +584,20 @@ impl BulkRequest {
         }
         let (Some(base), true) = (base, errors.is_empty()) else { return Err(errors) };
         let devices =
-            devices.iter().filter_map(Value::as_object).map(|map| Self::device(&base, map)).collect();
+            devices.iter().filter_map(|value| Some(Self::device(&base, value, value.as_object()?))).collect();
         Ok(Self { credential: base.credential, devices })
     }
 
-    fn device(base: &ExecutionRequest, map: &Map<String, Value>) -> Result<ExecutionRequest, BulkFailure> {
+    fn device(
+        base: &ExecutionRequest,
+        value: &Value,
+        map: &Map<String, Value>,
+    ) -> Result<ExecutionRequest, BulkFailure> {
         let mut overrides = map.clone();
         let mut request = base.clone();
         let mut errors = Vec::new();
-        let host = ConnectionArgs(map.clone()).host().unwrap_or_default().to_owned();
         {
-            let value = Value::Object(map.clone());
-            if let Some(mut fields) = Fields::of(&value, Vec::new(), &mut errors) {
+            if let Some(mut fields) = Fields::of(value, Vec::new(), &mut errors) {
                 if let Some(command) = payload(&mut fields, "command") {
                     request.operation = Operation::Command(command);
                 } else if let Some(config) = payload(&mut fields, "config") {
@@ -633,6 +635,7 @@ impl BulkRequest {
         if errors.is_empty() {
             Ok(request)
         } else {
+            let host = ConnectionArgs(map.clone()).host().unwrap_or_default().to_owned();
             Err(BulkFailure { host, reason: crate::fields::sentence(&errors) })
         }
     }

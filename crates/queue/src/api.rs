@@ -8,8 +8,8 @@ use netpulse_model::event::{Event, EventId, What};
 use netpulse_model::job::RetryPolicy;
 use netpulse_model::worker::{NodeInfo, WorkerRecord};
 use netpulse_model::{
-    DeviceKey, ErrorInfo, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority, QueueName,
-    Timestamp,
+    DeviceKey, ErrorCode, ErrorInfo, ExecutionResult, Job, JobId, JobKind, JobResult, JobStatus, Priority,
+    QueueName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -143,6 +143,16 @@ pub struct ClaimToken {
     pub epoch: u64,
     /// The node that claimed it.
     pub node: NodeName,
+}
+
+/// What follows an end on the same device.
+pub enum Next {
+    /// The next job, claimed.
+    Job(Box<Claim>),
+    /// Nothing waits that may start: [`Signal::Device`] tells when something does.
+    Nothing,
+    /// It was not looked, or the answer was lost: [`Queue::claim`] tells.
+    Unknown,
 }
 
 /// How a job ended.
@@ -394,6 +404,18 @@ pub trait Queue: Send + Sync + 'static {
     /// One job as soon as it has ended, or as it stands when `wait` has passed.
     async fn ended(&self, id: JobId, wait: Duration) -> Result<Option<Job>, QueueError>;
 
+    /// [`Queue::ended`] of many: as soon as all have ended, or as they stand when `wait` has passed, in
+    /// the order of `ids`. None where nothing is known of a job.
+    async fn ended_all(&self, ids: &[JobId], wait: Duration) -> Result<Vec<Option<Job>>, QueueError> {
+        let until = tokio::time::Instant::now() + wait;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            found.push(self.ended(*id, left).await?);
+        }
+        Ok(found)
+    }
+
     /// A page of jobs.
     async fn list(&self, query: &JobQuery) -> Result<Page, QueueError>;
 
@@ -499,6 +521,32 @@ pub trait Queue: Send + Sync + 'static {
     /// was given up, not the result: call again with the same completion until there is a verdict
     /// (promise 11). A call that is repeated while the first one is on its way joins it.
     async fn complete(&self, token: &ClaimToken, completion: Completion) -> Result<Verdict, QueueError>;
+
+    /// [`Queue::complete`], then [`Queue::claim`] with the lease of the same device: where the store
+    /// is far away, in one step. What a claim that fails means, [`Next::Unknown`] says; the end's
+    /// verdict holds whatever became of the claim. A call that is dropped takes no job with it.
+    async fn complete_and_claim(
+        &self,
+        token: &ClaimToken,
+        completion: Completion,
+        lease: &Lease,
+    ) -> Result<(Verdict, Next), QueueError> {
+        let verdict = self.complete(token, completion).await?;
+        let next = match self.claim(lease).await {
+            Ok(Some(claim)) => Next::Job(Box::new(claim)),
+            Ok(None) => Next::Nothing,
+            Err(_) => Next::Unknown,
+        };
+        Ok((verdict, next))
+    }
+
+    /// Gives back a claim of which nothing was begun: its job waits on at its old place. A claim that is
+    /// stale changes nothing; one that cannot be given back now is settled with its lease.
+    async fn put_back(&self, token: &ClaimToken) {
+        // Whatever it meets, there is nothing more to do about it.
+        let why = ErrorInfo::new(ErrorCode::WorkerLost, "its worker could not begin it");
+        let _ = self.retry(token, Duration::ZERO, &why).await;
+    }
 
     // --- the outbox ------------------------------------------------------------------------------
 

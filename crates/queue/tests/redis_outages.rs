@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpulse_model::worker::{WorkerRecord, WorkerState};
-use netpulse_model::{JobStatus, Outcome, Timestamp};
+use netpulse_model::{JobKind, JobStatus, Outcome, Timestamp};
 use netpulse_queue::conformance::{
     SOON, accept, acquire, applied, change, claim, device, fifo_query, finished, job, outcome_of, query,
     sending, signal,
 };
 use netpulse_queue::{
-    ClaimToken, Completion, JobQuery, Queue, QueueError, Redis, RedisOptions, RedisSentinel, Signal,
+    ClaimToken, Completion, JobQuery, Next, Queue, QueueError, Redis, RedisOptions, RedisSentinel, Signal,
     Submitted, Verdict,
 };
 use proxy::Proxy;
@@ -320,6 +320,149 @@ async fn promise_7_an_end_whose_answer_was_lost_is_taken_when_repeated() {
     assert_eq!(tokio::time::timeout(SOON, completing).await.unwrap().unwrap(), Verdict::Taken);
     assert_eq!(other.counts().await.unwrap().finished, 1);
     assert_eq!(queue.complete(&held.token, applied()).await.unwrap(), Verdict::Stale, "said once");
+}
+
+/// The end arrives and takes the next job, the answer does not come: repeated, it brings the same claim.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_7_an_end_whose_answer_was_lost_brings_the_same_claim_when_repeated() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::start(server.port).await;
+    let queue = open(RedisOptions { port: proxy.port, ..server.options() }).await;
+    let other = open(RedisOptions { instance: "other".into(), ..server.options() }).await;
+    let _signals = queue.join("n1", 100.into()).await.unwrap();
+    accept(&*queue, change("sw1")).await;
+    let (second, third) = (accept(&*queue, change("sw1")).await, accept(&*queue, change("sw1")).await);
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let held = claim(&*queue, &lease).await;
+    proxy.swallow_answers(true);
+    let completing = {
+        let (queue, lease) = (Arc::clone(&queue), lease.clone());
+        tokio::spawn(async move {
+            loop {
+                match queue.complete_and_claim(&held.token, applied(), &lease).await {
+                    Ok((verdict, Next::Job(claim))) => return (verdict, claim),
+                    Ok(_) => panic!("the next one waits"),
+                    Err(QueueError::Unavailable(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    };
+    let end = Instant::now() + SOON;
+    let started = loop {
+        let job = other.job(second.id).await.unwrap().unwrap();
+        if job.status == JobStatus::Started {
+            break job;
+        }
+        assert!(Instant::now() < end, "it is taken in the step that ends the first");
+        tokio::task::yield_now().await;
+    };
+    assert!(!completing.is_finished(), "but nobody was told");
+    proxy.swallow_answers(false);
+    proxy.cut();
+    let (verdict, claim) = tokio::time::timeout(SOON, completing).await.unwrap().unwrap();
+    assert_eq!(verdict, Verdict::Taken);
+    assert_eq!((claim.job.id, claim.job.attempt, claim.job.started_at), (second.id, 1, started.started_at));
+    assert_eq!(claim.payload, format!("payload of {}", second.id).into_bytes());
+    assert_eq!(other.job(third.id).await.unwrap().unwrap().status, JobStatus::Queued, "one was taken");
+    assert_eq!(complete(Arc::clone(&queue), claim.token, applied()).await, Verdict::Taken);
+}
+
+/// The same, but the worker has gone meanwhile: the next job waits on for whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_nobody_waits_for_any_more_is_taken_back() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::start(server.port).await;
+    let queue = open(RedisOptions { port: proxy.port, ..server.options() }).await;
+    let other = open(RedisOptions { instance: "other".into(), ..server.options() }).await;
+    let _signals = queue.join("n1", 100.into()).await.unwrap();
+    let first = accept(&*queue, change("sw1")).await;
+    let second = accept(&*queue, change("sw1")).await;
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let held = claim(&*queue, &lease).await;
+    proxy.swallow_answers(true);
+    let completing = {
+        let (queue, lease) = (Arc::clone(&queue), lease.clone());
+        tokio::spawn(
+            async move { queue.complete_and_claim(&held.token, applied(), &lease).await.map(|_| ()) },
+        )
+    };
+    let ended = other.ended(first.id, SOON).await.unwrap().unwrap();
+    assert_eq!(ended.status, JobStatus::Finished);
+    completing.abort();
+    assert!(completing.await.unwrap_err().is_cancelled());
+    proxy.swallow_answers(false);
+    proxy.cut();
+    let end = Instant::now() + SOON;
+    let claim = loop {
+        if let Ok(Some(claim)) = queue.claim(&lease).await {
+            break claim;
+        }
+        assert!(Instant::now() < end, "the job is held by nobody");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((claim.job.id, claim.job.attempt), (second.id, 1));
+}
+
+/// Connections are cut again and again while an owner goes from job to job: each runs once, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_3_7_cut_connections_neither_lose_nor_repeat_what_ends_bring() {
+    const JOBS: usize = 400;
+    let server = Server::start(&[]).await;
+    let queue = open(server.options()).await;
+    let _signals = queue.join("n1", 100.into()).await.unwrap();
+    let mut accepted = Vec::new();
+    for n in 0..JOBS {
+        let mut new = if n % 3 == 0 { change("sw1") } else { query("sw1") };
+        new.result_ttl = Duration::from_secs(3000);
+        accepted.push(accept(&*queue, new).await.id);
+    }
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let running = {
+        let queue = Arc::clone(&queue);
+        tokio::spawn(async move {
+            let mut ran = Vec::new();
+            let mut next = Next::Unknown;
+            while ran.len() < JOBS {
+                let claim = match next {
+                    Next::Job(claim) => *claim,
+                    Next::Nothing => panic!("{} waits", JOBS - ran.len()),
+                    Next::Unknown => {
+                        // An answer that is lost is taken back before the job can be had again.
+                        next = match queue.claim(&lease).await {
+                            Ok(Some(claim)) => Next::Job(Box::new(claim)),
+                            Ok(None) | Err(QueueError::Unavailable(_)) => Next::Unknown,
+                            Err(error) => panic!("{error}"),
+                        };
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                };
+                ran.push(claim.job.id);
+                assert_eq!(claim.job.attempt, 1);
+                queue.progress(&claim.token, sending(0, "show clock"));
+                let end = if claim.job.kind == JobKind::Modification { applied() } else { finished() };
+                next = loop {
+                    match queue.complete_and_claim(&claim.token, end.clone(), &lease).await {
+                        Ok((verdict, next)) => {
+                            assert_eq!(verdict, Verdict::Taken, "a repeated end is taken once");
+                            break next;
+                        }
+                        Err(QueueError::Unavailable(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+            }
+            ran
+        })
+    };
+    while !running.is_finished() {
+        server.admin(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(running.await.unwrap(), accepted, "each once, in order");
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.finished as usize, counts.started, counts.queued), (JOBS, 0, 0));
 }
 
 /// A master, a replica and a sentinel, each a process: the master is killed.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpulse_model::worker::{WorkerRecord, WorkerState};
 use netpulse_model::{DeviceKey, QueueName, Timestamp};
-use netpulse_queue::Lease;
+use netpulse_queue::{Lease, Next};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -75,8 +75,13 @@ struct Owner {
     device: DeviceKey,
     mailbox: Arc<Mailbox>,
     record: WorkerRecord,
+    /// When the record was last written down.
+    put_at: Instant,
     held: Option<Held>,
 }
+
+/// How often the record of a worker that goes from job to job is written down.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
 
 /// Owns `device` until it is told to stop, is idle for too long, or loses it.
 pub(crate) async fn run(node: Arc<Inner>, device: DeviceKey, mailbox: Arc<Mailbox>) {
@@ -93,7 +98,7 @@ pub(crate) async fn run(node: Arc<Inner>, device: DeviceKey, mailbox: Arc<Mailbo
         failed_job_count: 0,
         self_healing: 0,
     };
-    let mut owner = Owner { node, device, mailbox, record, held: None };
+    let mut owner = Owner { node, device, mailbox, record, put_at: Instant::now(), held: None };
     while owner.own().await {}
     owner.node.queue.remove_worker(&owner.record.name);
 }
@@ -142,27 +147,33 @@ impl Owner {
         let mut idle_since = Instant::now();
         loop {
             self.mailbox.pending.store(false, Ordering::SeqCst);
-            let mut empty = false;
-            while !self.mailbox.stop.is_cancelled() && !self.node.stopping.is_cancelled() {
-                let asked = Instant::now();
-                let answer = self.node.queue.claim(lease).await;
-                self.node.metrics.store("claim", asked.elapsed());
-                let claim = match answer {
-                    Ok(Some(claim)) => claim,
-                    Ok(None) => {
-                        empty = true;
-                        break;
+            let mut next = Next::Unknown;
+            let empty = loop {
+                let claim = match next {
+                    // Taken with the end of the one before, while the worker was asked to end or lost its
+                    // right: nothing of it has begun.
+                    Next::Job(claim) if self.ends() || fence.token().is_cancelled() => {
+                        self.node.queue.put_back(&claim.token).await;
+                        if fence.token().is_cancelled() {
+                            self.put(WorkerState::Idle);
+                            return false;
+                        }
+                        break false;
                     }
-                    Err(error) => {
-                        tracing::warn!(worker = self.record.name, %error, "cannot take the next job; trying again");
-                        self.node.store_pause().await;
+                    Next::Job(claim) => *claim,
+                    Next::Nothing => break true,
+                    Next::Unknown if self.ends() => break false,
+                    Next::Unknown => {
+                        next = self.claim(lease).await;
                         continue;
                     }
                 };
                 *self.mailbox.idle_since.lock() = None;
-                self.put(WorkerState::Busy);
+                self.busy();
                 let held = self.held.take();
-                let ended = Box::pin(job::run(&self.node, &self.record.name, claim, held, fence)).await;
+                let mailbox = Arc::clone(&self.mailbox);
+                let more = Some(job::More { lease, stop: &mailbox.stop });
+                let ended = Box::pin(job::run(&self.node, &self.record.name, claim, held, fence, more)).await;
                 self.held = ended.held;
                 if ended.succeeded {
                     self.record.successful_job_count += 1;
@@ -170,10 +181,14 @@ impl Owner {
                     self.record.failed_job_count += 1;
                 }
                 idle_since = Instant::now();
-                self.put(WorkerState::Idle);
-                if fence.token().is_cancelled() {
+                next = ended.next;
+                if fence.token().is_cancelled() && !matches!(next, Next::Job(_)) {
+                    self.put(WorkerState::Idle);
                     return false;
                 }
+            };
+            if self.record.status == WorkerState::Busy {
+                self.put(WorkerState::Idle);
             }
             if !empty {
                 // Stopped with jobs perhaps waiting: a successor has to look (D8).
@@ -196,6 +211,27 @@ impl Owner {
                     self.record.last_heartbeat = Timestamp::now();
                 }
                 Woken::SessionClosed => self.dead_session("the device closed the connection"),
+            }
+        }
+    }
+
+    /// Whether it is to end after its current job.
+    fn ends(&self) -> bool {
+        self.mailbox.stop.is_cancelled() || self.node.stopping.is_cancelled()
+    }
+
+    /// Asks the store for the next job.
+    async fn claim(&mut self, lease: &Lease) -> Next {
+        let asked = Instant::now();
+        let answer = self.node.queue.claim(lease).await;
+        self.node.metrics.store("claim", asked.elapsed());
+        match answer {
+            Ok(Some(claim)) => Next::Job(Box::new(claim)),
+            Ok(None) => Next::Nothing,
+            Err(error) => {
+                tracing::warn!(worker = self.record.name, %error, "cannot take the next job; trying again");
+                self.node.store_pause().await;
+                Next::Unknown
             }
         }
     }
@@ -237,7 +273,15 @@ impl Owner {
         );
     }
 
+    /// Writes down that it works; one job after the other is told now and then.
+    fn busy(&mut self) {
+        if self.record.status != WorkerState::Busy || self.put_at.elapsed() >= RECORD_EVERY {
+            self.put(WorkerState::Busy);
+        }
+    }
+
     fn put(&mut self, status: WorkerState) {
+        self.put_at = Instant::now();
         self.record.status = status;
         self.record.last_heartbeat = Timestamp::now();
         self.node.queue.put_worker(self.record.clone());

@@ -81,7 +81,7 @@ async fn one(node: &Arc<Inner>, claim: Claim) {
         _ => None,
     };
     let fence = Fence::new(&node.clock, Instant::now(), lost);
-    let ended = Box::pin(job::run(node, &name, claim, None, &fence)).await;
+    let ended = Box::pin(job::run(node, &name, claim, None, &fence, None)).await;
     node.fifo_ended(ended.succeeded);
     if let Some((device, ticket)) = watched {
         node.unwatch_lease(&device, ticket);

@@ -12,7 +12,7 @@ use netpulse_model::{
     ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, JobKind, JobResult, JobStatus, Outcome,
 };
 use netpulse_plugin::{Driver, DriverSession, Report, Run, Scope, Work};
-use netpulse_queue::{Claim, ClaimToken, Completion, QueueError, Verdict};
+use netpulse_queue::{Claim, ClaimToken, Completion, Lease, Next, QueueError, Verdict};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -39,6 +39,16 @@ pub(crate) struct Ended {
     pub(crate) held: Option<Held>,
     /// Whether the job ended `finished`.
     pub(crate) succeeded: bool,
+    /// The device's next job, where it was asked for.
+    pub(crate) next: Next,
+}
+
+/// The right to take a device's next job together with the end of this one.
+#[derive(Clone, Copy)]
+pub(crate) struct More<'a> {
+    pub(crate) lease: &'a Lease,
+    /// Set when the worker is to end after its current job.
+    pub(crate) stop: &'a CancellationToken,
 }
 
 /// Which session serves these arguments.
@@ -84,18 +94,19 @@ struct Bounds<'a> {
 }
 
 /// Runs a claimed job to its end and stores how it ended. A held session is used if it fits, and
-/// closed otherwise.
+/// closed otherwise. With `more` the next job is taken in the step that stores the end.
 pub(crate) async fn run(
     node: &Arc<Inner>,
     worker: &str,
     claim: Claim,
     held: Option<Held>,
     fence: &Fence,
+    more: Option<More<'_>>,
 ) -> Ended {
     let cancel = node.running(claim.job.id);
     // An error span: it stands in the log at every level.
     let span = tracing::error_span!("job", job = %claim.job.id, device = claim.job.device_name.as_deref().unwrap_or(""));
-    run_inner(node, worker, claim, held, fence, &cancel).instrument(span).await
+    run_inner(node, worker, claim, held, (fence, &cancel), more).instrument(span).await
 }
 
 async fn run_inner(
@@ -103,9 +114,15 @@ async fn run_inner(
     worker: &str,
     mut claim: Claim,
     mut held: Option<Held>,
-    fence: &Fence,
-    cancel: &CancellationToken,
+    (fence, cancel): (&Fence, &CancellationToken),
+    more: Option<More<'_>>,
 ) -> Ended {
+    // Asked at the end: until then somebody may have asked the worker to stop.
+    let more = || {
+        more.filter(|more| {
+            !more.stop.is_cancelled() && !node.stopping.is_cancelled() && !fence.token().is_cancelled()
+        })
+    };
     let started = Instant::now();
     let id = claim.job.id;
     if let Some(waited) = claim.job.queue_time().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
@@ -119,9 +136,10 @@ async fn run_inner(
                 ErrorInfo::new(ErrorCode::Internal, format!("the stored request cannot be read: {error}"));
             let report = Report { error: Some(info), untouched: true, ..Report::default() };
             let outcome = untouched_outcome(claim.job.kind);
-            finish(node, &claim.token, completion(claim.job.kind, Report { outcome, ..report }, &[])).await;
+            let completion = completion(claim.job.kind, Report { outcome, ..report }, &[]);
+            let next = finish(node, &claim.token, completion, more()).await;
             node.no_longer_running(id);
-            return Ended { held, succeeded: false };
+            return Ended { held, succeeded: false, next };
         }
     };
     drop(payload);
@@ -166,7 +184,7 @@ async fn run_inner(
             let (reason, delay) = (why.message, delay.as_secs_f64());
             tracing::info!(worker, reason, delay, attempt = claim.job.attempt, "no connection; trying again");
         }
-        return Ended { held, succeeded: false };
+        return Ended { held, succeeded: false, next: Next::Unknown };
     }
     request.note(&mut report);
     // Calls to plugins are bounded by what is left of the job's time.
@@ -180,7 +198,7 @@ async fn run_inner(
     let succeeded = completion.status == JobStatus::Finished;
     let status = completion.status;
     let message = completion.result.error.as_ref().map(|e| e.message.clone());
-    finish(node, &claim.token, completion).await;
+    let next = finish(node, &claim.token, completion, more()).await;
     node.no_longer_running(id);
     node.metrics.ended(status, claim.job.kind);
     match message {
@@ -190,7 +208,7 @@ async fn run_inner(
         }
         None => tracing::debug!(worker, %status, seconds = started.elapsed().as_secs_f64(), "job ended"),
     }
-    Ended { held, succeeded }
+    Ended { held, succeeded, next }
 }
 
 /// [`attempt`] within its time and its right to the device, whatever the driver does.
@@ -439,20 +457,30 @@ fn completion(kind: JobKind, mut report: Report, secrets: &[String]) -> Completi
     Completion { status, result: JobResult { kind: result_type, retval, error: report.error, outcome } }
 }
 
-/// Stores the end. While the store is out, the result is held (promise 11).
-async fn finish(node: &Inner, token: &ClaimToken, completion: Completion) {
+/// Stores the end, and takes the next job where there is to be one. While the store is out, the result
+/// is held (promise 11).
+async fn finish(node: &Inner, token: &ClaimToken, completion: Completion, more: Option<More<'_>>) -> Next {
     let began = Instant::now();
-    let verdict = with_store(node, || node.queue.complete(token, completion.clone())).await;
+    let answer = match more {
+        Some(more) => {
+            with_store(node, || node.queue.complete_and_claim(token, completion.clone(), more.lease)).await
+        }
+        None => {
+            let verdict = with_store(node, || node.queue.complete(token, completion.clone())).await;
+            verdict.map(|verdict| (verdict, Next::Unknown))
+        }
+    };
     node.metrics.store("complete", began.elapsed());
-    match verdict {
-        Some(Verdict::Taken) => {}
-        Some(Verdict::Stale) => {
+    match answer {
+        Some((Verdict::Taken, next)) => return next,
+        Some((Verdict::Stale, _)) => {
             tracing::warn!(status = %completion.status, "the claim had passed to another; this result was refused");
         }
         None => {
             tracing::error!(status = %completion.status, "the store was closed, or had written this node off, before this result was stored")
         }
     }
+    Next::Unknown
 }
 
 /// Asks the store until it answers; none when it was closed, or has written this node off.

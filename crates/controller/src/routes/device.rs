@@ -12,7 +12,7 @@ use netpulse_model::api::{
 use netpulse_model::request::{BulkFailure, TestRequest};
 use netpulse_model::{
     BulkRequest, ConnectionArgs, CredentialRef, ErrorCode, ErrorInfo, ExecutionRequest, FieldError, Job,
-    Timestamp, secret,
+    JobId, Timestamp, secret,
 };
 use netpulse_plugin::Fill;
 use serde_json::{Map, Value};
@@ -178,11 +178,16 @@ pub(crate) async fn bulk(
     if let (true, Some(error)) = (accepted.is_empty(), refusal) {
         return Err(error);
     }
-    let until = tokio::time::Instant::now() + wait.time;
-    let mut succeeded = Vec::with_capacity(accepted.len());
-    for job in accepted {
-        succeeded.push(JobInResponse::from(held(&app, job, until).await?));
+    let mut ended = if wait.time.is_zero() {
+        Vec::new()
+    } else {
+        let ids: Vec<JobId> = accepted.iter().map(|job| job.id).collect();
+        app.ended_all(&ids, wait.time).await
     }
+    .into_iter();
+    // They were accepted: whatever the store says now, the client must learn their ids.
+    let succeeded =
+        accepted.into_iter().map(|job| JobInResponse::from(ended.next().flatten().unwrap_or(job))).collect();
     let mut response = shape.reply(StatusCode::CREATED, &BulkResponse { succeeded, failed });
     note(&mut response, wait, known_any);
     Ok(response)

@@ -390,7 +390,12 @@ impl Queue for Memory {
         Verdict::Stale
     }
 
-    async fn retry(&self, _: &ClaimToken, _: Duration, _: &netpulse_model::ErrorInfo) -> Result<Verdict, QueueError> {
+    async fn retry(
+        &self,
+        _: &ClaimToken,
+        _: Duration,
+        _: &netpulse_model::ErrorInfo,
+    ) -> Result<Verdict, QueueError> {
         Err(QueueError::Closed)
     }
 

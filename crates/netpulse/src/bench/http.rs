@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,11 @@ pub(crate) struct Reply {
 impl Reply {
     /// The body as JSON, when the status is a success.
     pub(crate) fn json(&self) -> anyhow::Result<Value> {
+        self.read()
+    }
+
+    /// What one looks for in the body.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         if !(200..300).contains(&self.status) {
             bail!("the server answered {}: {}", self.status, String::from_utf8_lossy(&self.body));
         }

@@ -632,6 +632,46 @@ pub async fn a_waiter_is_told_of_the_end<F: Factory>() {
     assert!(queue.ended(JobId::random(), SOON).await.unwrap().is_none());
 }
 
+pub async fn one_waits_for_the_ends_of_many<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    let before = accept(&*queue, query("sw1")).await.id;
+    run(&*queue, "sw1", finished()).await;
+    let mut ids = vec![accept(&*queue, query("sw2")).await.id, JobId::random(), before];
+    for n in 0..240 {
+        ids.push(accept(&*queue, query(["sw3", "sw4", "sw5"][n % 3])).await.id);
+    }
+    // One is asked for twice.
+    ids.push(before);
+    let status = |found: &[Option<Job>]| -> Vec<Option<JobStatus>> {
+        found.iter().map(|job| job.as_ref().map(|job| job.status)).collect()
+    };
+    let brief = queue.ended_all(&ids, Duration::from_millis(20)).await.unwrap();
+    assert!(brief.iter().zip(&ids).all(|(job, id)| job.as_ref().is_none_or(|job| job.id == *id)), "in order");
+    let mut expected = vec![Some(JobStatus::Queued); ids.len()];
+    (expected[1], expected[2]) = (None, Some(JobStatus::Finished));
+    *expected.last_mut().unwrap() = Some(JobStatus::Finished);
+    assert_eq!(expected, status(&brief), "as they stand when the time is over");
+    let waiter = {
+        let (queue, ids) = (queue.clone(), ids.clone());
+        tokio::spawn(async move { queue.ended_all(&ids, SOON).await.unwrap() })
+    };
+    for name in ["sw3", "sw4", "sw5"] {
+        let lease = acquire(&*queue, "n1", name).await;
+        while let Some(claim) = queue.claim(&lease).await.unwrap() {
+            queue.complete(&claim.token, finished()).await.unwrap();
+        }
+    }
+    assert!(!waiter.is_finished(), "one has not ended");
+    run(&*queue, "sw2", failed()).await;
+    let ended = tokio::time::timeout(SOON / 2, waiter).await.expect("told at once").unwrap();
+    expected.iter_mut().flatten().for_each(|status| *status = JobStatus::Finished);
+    expected[0] = Some(JobStatus::Failed);
+    assert_eq!(expected, status(&ended));
+    assert!(ended.iter().flatten().all(|job| job.result.is_some()));
+}
+
 pub async fn workers_are_listed_and_stopped<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
     let queue = factory.open().await;

@@ -243,6 +243,7 @@ macro_rules! conformance_suite {
             pages_stay_apart_while_jobs_come_and_go,
             lists_filter,
             a_waiter_is_told_of_the_end,
+            one_waits_for_the_ends_of_many,
             workers_are_listed_and_stopped,
         ]);
         $crate::conformance_suite!(@ $factory, order: [
@@ -253,6 +254,10 @@ macro_rules! conformance_suite {
             promise_3_a_device_runs_one_job_of_its_queue,
             promise_3_a_modification_overlaps_with_nothing,
             promise_3_fifo_keeps_to_sessions_per_device,
+            promise_3_an_end_brings_the_next_job_in_order,
+            promise_3_a_claim_put_back_keeps_its_place,
+            promise_7_an_end_that_does_not_count_brings_nothing,
+            an_end_dropped_half_way_leaves_the_next_job_behind,
             nodes_are_signalled_when_jobs_may_start,
             a_suspended_node_is_offered_nothing_new,
             a_waiting_job_says_why,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::api::{Canceled, ClaimToken, JobQuery, Verdict};
+use crate::api::{Canceled, ClaimToken, JobQuery, Next, Verdict};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const DEVICES: usize = 3;
@@ -22,7 +22,7 @@ enum Operation {
     Claim { device: usize },
     ClaimFifo { node: usize },
     Note { pick: usize },
-    Complete { pick: usize },
+    Complete { pick: usize, next: bool },
     Stale { pick: usize },
     Retry { pick: usize },
     Cancel { pick: usize },
@@ -41,7 +41,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => device.prop_map(|device| Operation::Claim { device }),
         8 => node.clone().prop_map(|node| Operation::ClaimFifo { node }),
         4 => pick.clone().prop_map(|pick| Operation::Note { pick }),
-        10 => pick.clone().prop_map(|pick| Operation::Complete { pick }),
+        10 => (pick.clone(), any::<bool>()).prop_map(|(pick, next)| Operation::Complete { pick, next }),
         3 => pick.clone().prop_map(|pick| Operation::Stale { pick }),
         2 => pick.clone().prop_map(|pick| Operation::Retry { pick }),
         3 => pick.prop_map(|pick| Operation::Cancel { pick }),
@@ -259,7 +259,7 @@ impl<F: Factory> Pair<F> {
                     Verdict::Taken
                 );
             }
-            Operation::Complete { pick } => {
+            Operation::Complete { pick, next } => {
                 let Some(at) = self.pick(pick) else { return };
                 let job = &self.reference.jobs[at];
                 let completion = match (pick % 3, job.modification) {
@@ -268,9 +268,26 @@ impl<F: Factory> Pair<F> {
                     (_, false) => finished(),
                 };
                 let state = State::Ended(completion.status, completion.result.outcome);
-                let verdict = self.queue.complete(job.token.as_ref().unwrap(), completion).await.unwrap();
+                let (device, token) = (job.device, job.token.clone().unwrap());
+                let Some(lease) = self.reference.leases.get(&device).filter(|_| next && !job.fifo).cloned()
+                else {
+                    assert_eq!(self.queue.complete(&token, completion).await.unwrap(), Verdict::Taken);
+                    self.reference.stop(at, state);
+                    return;
+                };
+                let (verdict, next) =
+                    self.queue.complete_and_claim(&token, completion, &lease).await.unwrap();
                 assert_eq!(verdict, Verdict::Taken);
                 self.reference.stop(at, state);
+                let first = self.reference.queue(|job| !job.fifo && job.device == device).first().copied();
+                let expected = first.filter(|at| self.reference.may_start(*at));
+                let got = match next {
+                    Next::Job(claim) => Some(*claim),
+                    Next::Nothing => None,
+                    Next::Unknown => panic!("nothing failed"),
+                };
+                let node = NODES.iter().position(|node| *node == lease.node).unwrap();
+                self.started(expected, got, node);
             }
             Operation::Stale { pick } => {
                 let tokens = &self.reference.old_tokens;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use netpulse_model::{JobId, JobKind, Priority, QueueName};
 
 use super::*;
-use crate::api::Verdict;
+use crate::api::{Next, Verdict};
 
 pub async fn promise_2_a_device_has_one_owner<F: Factory>() {
     let factory = F::empty(Bounds::default()).await;
@@ -315,4 +315,126 @@ pub async fn a_call_dropped_half_way_leaves_no_job_behind<F: Factory>() {
     assert_eq!(claimed.job.attempt, 1, "nobody had it before");
     queue.complete(&claimed.token, applied()).await.unwrap();
     assert_eq!(job(&*queue, changed.id).await.status, JobStatus::Finished);
+}
+
+/// What an end brought, when the end counted.
+async fn end_and_next<Q: Queue>(queue: &Q, claim: &crate::api::Claim, lease: &Lease) -> Next {
+    let end = if claim.job.kind == JobKind::Modification { applied() } else { finished() };
+    let (verdict, next) = queue.complete_and_claim(&claim.token, end, lease).await.unwrap();
+    assert_eq!(verdict, Verdict::Taken);
+    next
+}
+
+fn brought(next: Next) -> crate::api::Claim {
+    match next {
+        Next::Job(claim) => *claim,
+        Next::Nothing => panic!("it says that nothing waits"),
+        Next::Unknown => panic!("nothing failed"),
+    }
+}
+
+pub async fn promise_3_an_end_brings_the_next_job_in_order<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
+    let mut jobs = vec![accept(&*queue, query("sw1")).await];
+    jobs.push(accept(&*queue, change("sw1")).await);
+    let between = accept(&*queue, fifo_change("sw1")).await;
+    jobs.push(accept(&*queue, query("sw1")).await);
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let first = claim(&*queue, &lease).await;
+    assert_eq!(first.job.id, jobs[0].id);
+    let second = brought(end_and_next(&*queue, &first, &lease).await);
+    assert_eq!((second.job.id, second.job.attempt), (jobs[1].id, 1));
+    assert_eq!(second.job.status, JobStatus::Started);
+    assert_eq!(second.payload, format!("payload of {}", jobs[1].id).into_bytes(), "opened");
+    assert!(second.token.epoch > first.token.epoch);
+    assert_eq!(job(&*queue, jobs[0].id).await.status, JobStatus::Finished);
+    assert_eq!(queue.progress(&second.token, sending(0, "vlan 10")), Verdict::Taken);
+    // A modification of FifoQ comes first: the query behind it waits.
+    assert!(matches!(end_and_next(&*queue, &second, &lease).await, Next::Nothing));
+    let beside = queue.claim_fifo("n1", 1).await.unwrap().expect("its turn");
+    assert_eq!(beside.job.id, between.id);
+    queue.complete(&beside.token, applied()).await.unwrap();
+    signal(&mut signals, |s| *s == Signal::Device(device("sw1"))).await;
+    let third = claim(&*queue, &lease).await;
+    assert_eq!(third.job.id, jobs[2].id);
+    assert!(matches!(end_and_next(&*queue, &third, &lease).await, Next::Nothing));
+    // Nothing waited; what comes now is told.
+    let last = accept(&*queue, query("sw1")).await;
+    signal(&mut signals, |s| *s == Signal::Device(device("sw1"))).await;
+    assert_eq!(claim(&*queue, &lease).await.job.id, last.id);
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.queued, counts.started, counts.finished), (0, 1, 4));
+}
+
+pub async fn promise_7_an_end_that_does_not_count_brings_nothing<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let old = claim_new(&*queue, &lease).await;
+    queue.release(&lease).await.unwrap();
+    let waits = accept(&*queue, query("sw1")).await;
+    let (verdict, next) = queue.complete_and_claim(&old.token, finished(), &lease).await.unwrap();
+    assert_eq!(verdict, Verdict::Stale);
+    assert!(!matches!(next, Next::Job(_)), "the lease was given back");
+    assert_eq!(job(&*queue, waits.id).await.status, JobStatus::Queued);
+    // A claim that counts under a lease that is no longer this one's: the end alone.
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let held = claim(&*queue, &lease).await;
+    let other = Lease { epoch: lease.epoch - 1, ..lease.clone() };
+    let (verdict, next) = queue.complete_and_claim(&held.token, finished(), &other).await.unwrap();
+    assert_eq!(verdict, Verdict::Taken);
+    assert!(!matches!(next, Next::Job(_)));
+    assert_eq!(claim(&*queue, &lease).await.job.id, waits.id);
+}
+
+/// Whoever ends a job and goes before the answer leaves the next one to others.
+pub async fn an_end_dropped_half_way_leaves_the_next_job_behind<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let _signals = queue.join("n1", 10.into()).await.unwrap();
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let held = claim_new(&*queue, &lease).await;
+    let waits = accept(&*queue, change("sw1")).await;
+    let dropped =
+        futures_util::future::poll_immediate(queue.complete_and_claim(&held.token, finished(), &lease)).await;
+    // A store that is quicker than this has handed it over.
+    if let Some(answered) = dropped {
+        queue.put_back(&brought(answered.unwrap().1).token).await;
+    }
+    assert!(queue.ended(held.job.id, SOON).await.unwrap().unwrap().status.is_final(), "the end counts");
+    let claimed = tokio::time::timeout(SOON, async {
+        loop {
+            if let Some(claim) = queue.claim(&lease).await.unwrap() {
+                return claim;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let claimed = claimed.await.expect("it can be claimed");
+    assert_eq!((claimed.job.id, claimed.job.attempt), (waits.id, 1), "nobody had it before");
+}
+
+pub async fn promise_3_a_claim_put_back_keeps_its_place<F: Factory>() {
+    let factory = F::empty(Bounds::default()).await;
+    let queue = factory.open().await;
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let running = claim_new(&*queue, &lease).await;
+    let first = accept(&*queue, change("sw1")).await;
+    accept(&*queue, query("sw1")).await;
+    let taken = brought(end_and_next(&*queue, &running, &lease).await);
+    assert_eq!(taken.job.id, first.id);
+    queue.put_back(&taken.token).await;
+    assert_eq!(job(&*queue, first.id).await.status, JobStatus::Queued);
+    signal(&mut signals, |s| *s == Signal::Device(device("sw1"))).await;
+    assert_eq!(queue.complete(&taken.token, applied()).await.unwrap(), Verdict::Stale);
+    queue.put_back(&taken.token).await;
+    let again = claim(&*queue, &lease).await;
+    assert_eq!(again.job.id, first.id, "at its old place");
+    queue.put_back(&taken.token).await;
+    assert_eq!(job(&*queue, first.id).await.status, JobStatus::Started, "an old claim puts nothing back");
+    assert_eq!(queue.complete(&again.token, applied()).await.unwrap(), Verdict::Taken);
 }

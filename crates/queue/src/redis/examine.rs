@@ -49,8 +49,12 @@ fn version(info: &str) -> Finding {
     let found = valkey.or_else(|| line(info, "redis_version")).unwrap_or("unknown");
     let major: Option<u32> = found.split('.').next().and_then(|major| major.parse().ok());
     let name = if valkey.is_some() { "Valkey" } else { "Redis" };
-    let severity = if major.is_some_and(|major| major >= 7) { Severity::Good } else { Severity::Bad };
-    finding("version", format!("{name} {found}"), "Redis 7 or later, or Valkey", severity)
+    // The scripts write times, which are longer than 32 bits, as whole numbers.
+    let narrow = line(info, "arch_bits") == Some("32");
+    let fit = major.is_some_and(|major| major >= 7) && !narrow;
+    let severity = if fit { Severity::Good } else { Severity::Bad };
+    let bits = if narrow { ", built for 32 bits" } else { "" };
+    finding("version", format!("{name} {found}{bits}"), "Redis 7 or later, or Valkey, for 64 bits", severity)
 }
 
 fn eviction(policy: Option<&str>, maxmemory: Option<i64>) -> Finding {

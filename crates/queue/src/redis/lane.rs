@@ -1,8 +1,8 @@
 //! The one ordered way of notes, ends and worker records to the store.
 //!
 //! Everything that waits goes as one pipeline, and the next one follows when it is answered: a group
-//! commit. What cannot be delivered is kept and sent again in the same order; notes bear numbers and
-//! ends a nonce, so that what had arrived after all counts once.
+//! commit. What cannot be delivered is kept and sent again in the same order; notes and the batches
+//! that they travel in bear numbers and ends a nonce, so that what had arrived after all counts once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::Shared;
-use super::claims::Slot;
+use super::claims::{Ending, Taken};
 use super::link::{self, Trouble};
-use super::record::text;
+use super::record::{items, text};
 use super::scripts::Script;
 use crate::api::{ClaimToken, QueueError, Verdict};
 
@@ -22,10 +23,10 @@ use crate::api::{ClaimToken, QueueError, Verdict};
 const BATCH: usize = 256;
 /// Bytes after which a pipeline takes nothing more.
 const BATCH_BYTES: usize = 4 << 20;
-/// Notes of one script.
-const NOTES: usize = 32;
+/// Notes and ends of one script.
+const WORK: usize = 32;
 
-/// A note as `note.lua` takes it.
+/// A note as `work.lua` takes it.
 pub(super) struct Note {
     pub(super) token: ClaimToken,
     pub(super) number: u64,
@@ -36,14 +37,16 @@ pub(super) struct Note {
     pub(super) what: String,
 }
 
-/// An end as `complete.lua` takes it.
+/// An end as `work.lua` takes it.
 pub(super) struct End {
     pub(super) token: ClaimToken,
     pub(super) nonce: String,
     pub(super) status: &'static str,
     pub(super) result: String,
     pub(super) what: String,
-    pub(super) slot: Arc<Slot>,
+    /// The device's lease, when its next job is to be taken in the same step.
+    pub(super) lease: Option<u64>,
+    pub(super) ending: Arc<Ending>,
 }
 
 pub(super) enum Item {
@@ -98,14 +101,61 @@ impl Lane {
     }
 }
 
-/// What waits for the answer to a command.
-enum Expect {
-    Notes(Vec<ClaimToken>),
-    End(Arc<Slot>),
-    Nothing,
+/// What one command carries.
+enum Load {
+    /// Notes and ends, and the number by which the store knows them when they come again.
+    Work(u64, Vec<Done>),
+    Plain(Cmd),
+}
+
+/// What a worker did.
+enum Done {
+    Note(Note),
+    End(End),
+}
+
+impl Done {
+    fn arguments(&self, call: &mut Cmd) {
+        match self {
+            Self::Note(note) => {
+                call.arg(note.sort)
+                    .arg(note.token.job.to_string())
+                    .arg(note.token.epoch)
+                    .arg(&note.token.node)
+                    .arg(note.number)
+                    .arg(note.line)
+                    .arg(&note.command)
+                    .arg(&note.result)
+                    .arg(&note.what);
+            }
+            Self::End(end) => {
+                call.arg("E")
+                    .arg(end.token.job.to_string())
+                    .arg(end.token.epoch)
+                    .arg(&end.token.node)
+                    .arg(&end.nonce)
+                    .arg(end.status)
+                    .arg(&end.result)
+                    .arg(&end.what);
+                match end.lease {
+                    Some(epoch) => call.arg(epoch),
+                    None => call.arg(""),
+                };
+                // The nonce is the ticket too: whoever knows it made both.
+                call.arg(&end.nonce);
+            }
+        }
+    }
+}
+
+/// The lane's own end: what it sends under, and how many batches it has made.
+struct Sender {
+    process: String,
+    batches: u64,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Item>) {
+    let mut sender = Sender { process: Uuid::new_v4().simple().to_string(), batches: 0 };
     while let Some(first) = inbox.recv().await {
         let mut items = vec![first];
         let mut bytes = items.iter().map(Item::size).sum::<usize>();
@@ -116,134 +166,157 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
             bytes += item.size();
             items.push(item);
         }
-        if !deliver(&shared, items).await {
+        if !sender.deliver(&shared, items, bytes).await {
             return;
         }
     }
 }
 
-/// Sends the items until all have arrived; false when the engine is closed.
-async fn deliver(shared: &Shared, items: Vec<Item>) -> bool {
-    let bytes = items.iter().map(Item::size).sum();
-    let (mut commands, barriers) = commands(shared, items);
-    let mut pause = Duration::from_millis(20);
-    while !commands.is_empty() {
-        let mut pipe = Pipeline::with_capacity(commands.len());
-        for (command, _) in &commands {
-            pipe.add_command(command.clone());
-        }
-        let left = match shared.link.send(&pipe, shared.until_for(bytes)).await {
-            Ok(answers) => take(shared, commands, answers),
-            Err(Trouble::Closed) => return false,
-            Err(trouble) => {
-                tracing::debug!(%trouble, "notes and ends wait for Redis");
-                commands
+impl Sender {
+    /// Sends the items until all have arrived; false when the engine is closed.
+    async fn deliver(&mut self, shared: &Arc<Shared>, items: Vec<Item>, bytes: usize) -> bool {
+        let (mut loads, barriers) = self.loads(items);
+        let mut pause = Duration::from_millis(20);
+        while !loads.is_empty() {
+            let pipe = self.pipeline(shared, &loads);
+            let left = match shared.link.send(&pipe, shared.until_for(bytes)).await {
+                Ok(answers) => self.take(shared, loads, answers),
+                Err(Trouble::Closed) => return false,
+                Err(trouble) => {
+                    tracing::debug!(%trouble, "notes and ends wait for Redis");
+                    loads
+                }
+            };
+            loads = left;
+            if !loads.is_empty() {
+                shared.lane.stalled.store(true, Ordering::SeqCst);
+                // A refusal ends without anybody telling: asking again is all there is.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
             }
-        };
-        commands = left;
-        if !commands.is_empty() {
-            shared.lane.stalled.store(true, Ordering::SeqCst);
-            // A refusal ends without anybody telling: asking again is all there is.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
         }
+        shared.lane.stalled.store(false, Ordering::SeqCst);
+        for barrier in barriers {
+            // One who no longer waits needs no answer.
+            let _ = barrier.send(());
+        }
+        true
     }
-    shared.lane.stalled.store(false, Ordering::SeqCst);
-    for barrier in barriers {
-        // One who no longer waits needs no answer.
-        let _ = barrier.send(());
-    }
-    true
-}
 
-fn commands(shared: &Shared, items: Vec<Item>) -> (Vec<(Cmd, Expect)>, Vec<oneshot::Sender<()>>) {
-    let ahead = shared.options.clock.ahead();
-    let mut commands: Vec<(Cmd, Expect)> = Vec::with_capacity(items.len());
-    let mut barriers = Vec::new();
-    for item in items {
-        match item {
-            Item::Note(note) => {
-                if !matches!(commands.last(), Some((_, Expect::Notes(tokens))) if tokens.len() < NOTES) {
-                    commands.push((shared.scripts.call(Script::Note, ahead, 0), Expect::Notes(Vec::new())));
-                }
-                if let Some((command, Expect::Notes(tokens))) = commands.last_mut() {
-                    command
-                        .arg(note.token.job.to_string())
-                        .arg(note.token.epoch)
-                        .arg(&note.token.node)
-                        .arg(note.number)
-                        .arg(note.sort)
-                        .arg(note.line)
-                        .arg(&note.command)
-                        .arg(&note.result)
-                        .arg(&note.what);
-                    tokens.push(note.token);
-                }
-            }
-            Item::End(end) => {
-                let mut command = shared.scripts.call(Script::Complete, ahead, 0);
-                command
-                    .arg(end.token.job.to_string())
-                    .arg(end.token.epoch)
-                    .arg(&end.token.node)
-                    .arg(&end.nonce)
-                    .arg(end.status)
-                    .arg(&end.result)
-                    .arg(&end.what);
-                commands.push((command, Expect::End(end.slot)));
-            }
-            Item::Plain(plain) => {
-                commands.extend(plain.into_iter().map(|command| (command, Expect::Nothing)));
-            }
-            Item::Barrier(tell) => barriers.push(tell),
-        }
+    fn batch(&mut self, done: Vec<Done>) -> Load {
+        self.batches += 1;
+        Load::Work(self.batches, done)
     }
-    (commands, barriers)
-}
 
-/// Takes the answers; returns what has to be sent again: from the first that may yet succeed on, so
-/// that the order holds.
-fn take(shared: &Shared, commands: Vec<(Cmd, Expect)>, answers: Vec<Value>) -> Vec<(Cmd, Expect)> {
-    let mut left = Vec::new();
-    for ((command, expect), answer) in commands.into_iter().zip(answers) {
-        if !left.is_empty() {
-            left.push((command, expect));
-            continue;
+    /// Puts what workers did together; their records follow, as nothing waits for those.
+    fn loads(&mut self, items: Vec<Item>) -> (Vec<Load>, Vec<oneshot::Sender<()>>) {
+        let (mut loads, mut plain, mut barriers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut open = Vec::new();
+        for item in items {
+            match item {
+                Item::Note(note) => open.push(Done::Note(note)),
+                Item::End(end) => open.push(Done::End(end)),
+                Item::Plain(commands) => plain.extend(commands.into_iter().map(Load::Plain)),
+                Item::Barrier(tell) => barriers.push(tell),
+            }
+            if open.len() == WORK {
+                loads.push(self.batch(std::mem::take(&mut open)));
+            }
         }
-        let heard = match &expect {
-            Expect::Nothing => link::sound(answer).map(|_| None),
-            _ => shared.hear(answer).map(Some),
-        };
-        match (heard, expect) {
-            (Err(Trouble::Wrong(why)), expect) => {
-                tracing::error!(why, "Redis calls a note or an end wrong; it is given up");
-                if let Expect::End(slot) = expect {
-                    slot.send_replace(Some(Err(QueueError::Corrupt(why))));
-                }
-            }
-            // A worker's record comes again with its next sign of life; no end waits behind it. What
-            // was listed is not known any more, so the next one lists its worker anew.
-            (Err(Trouble::Refused(why)), Expect::Nothing) => {
-                tracing::debug!(why, "Redis refuses a worker's record");
-                shared.workers.lock().clear();
-            }
-            (Err(trouble), expect) => {
-                tracing::debug!(%trouble, "notes and ends wait for Redis");
-                left.push((command, expect));
-            }
-            (Ok(Some(reply)), Expect::End(slot)) => {
-                let verdict = if reply.text(0) == "1" { Verdict::Taken } else { Verdict::Stale };
-                slot.send_replace(Some(Ok(verdict)));
-            }
-            (Ok(Some(reply)), Expect::Notes(tokens)) => {
-                for stale in reply.items(0).iter().filter_map(text) {
-                    for token in tokens.iter().filter(|token| token.job.to_string() == stale) {
-                        shared.claims.forget(token.job, token.epoch);
+        if !open.is_empty() {
+            loads.push(self.batch(open));
+        }
+        loads.extend(plain);
+        (loads, barriers)
+    }
+
+    fn pipeline(&self, shared: &Shared, loads: &[Load]) -> Pipeline {
+        let ahead = shared.options.clock.ahead();
+        let mut pipe = Pipeline::with_capacity(loads.len());
+        for load in loads {
+            pipe.add_command(match load {
+                Load::Plain(command) => command.clone(),
+                Load::Work(number, done) => {
+                    let mut call = shared.scripts.call(Script::Work, ahead, 0);
+                    call.arg(&self.process).arg(*number);
+                    for one in done {
+                        one.arguments(&mut call);
                     }
+                    call
                 }
+            });
+        }
+        pipe
+    }
+
+    /// Takes the answers; returns what has to be sent again: from the first that may yet succeed on,
+    /// so that the order holds.
+    fn take(&mut self, shared: &Arc<Shared>, loads: Vec<Load>, answers: Vec<Value>) -> Vec<Load> {
+        let mut left = Vec::new();
+        for (load, answer) in loads.into_iter().zip(answers) {
+            if !left.is_empty() {
+                left.push(load);
+                continue;
             }
-            (Ok(_), _) => {}
+            match load {
+                Load::Plain(command) => match link::sound(answer) {
+                    Ok(_) => {}
+                    // A worker's record comes again with its next sign of life; no end waits behind
+                    // it. What was listed is not known any more, so the next one lists its worker anew.
+                    Err(Trouble::Refused(why) | Trouble::Wrong(why)) => {
+                        tracing::debug!(why, "Redis refuses a worker's record");
+                        shared.workers.lock().clear();
+                    }
+                    Err(trouble) => {
+                        tracing::debug!(%trouble, "notes and ends wait for Redis");
+                        left.push(Load::Plain(command));
+                    }
+                },
+                Load::Work(number, done) => match shared.hear(answer) {
+                    Ok(reply) => {
+                        for (one, met) in done.into_iter().zip(reply.items(0)) {
+                            take_one(shared, one, met);
+                        }
+                    }
+                    // One of them is at fault; the others need not suffer for it.
+                    Err(Trouble::Wrong(_)) if done.len() > 1 => {
+                        left.extend(done.into_iter().map(|one| self.batch(vec![one])));
+                    }
+                    Err(Trouble::Wrong(why)) => {
+                        tracing::error!(why, "Redis calls a note or an end wrong; it is given up");
+                        for one in done {
+                            if let Done::End(end) = one {
+                                end.ending.decide(Err(QueueError::Corrupt(why.clone())));
+                            }
+                        }
+                    }
+                    Err(trouble) => {
+                        tracing::debug!(%trouble, "notes and ends wait for Redis");
+                        left.push(Load::Work(number, done));
+                    }
+                },
+            }
+        }
+        left
+    }
+}
+
+fn take_one(shared: &Arc<Shared>, one: Done, met: &Value) {
+    match one {
+        Done::Note(note) => {
+            if text(met) == Some("0") {
+                shared.claims.forget(note.token.job, note.token.epoch);
+            }
+        }
+        Done::End(end) => {
+            let verdict = if text(met) == Some("0") { Verdict::Stale } else { Verdict::Taken };
+            if end.lease.is_some()
+                && verdict == Verdict::Taken
+                && let Some(taken) = end.ending.bring(Taken::read(items(met), &end.nonce))
+            {
+                shared.give_back(end.token.node, taken.ticket, taken.job);
+            }
+            end.ending.decide(Ok(verdict));
         }
     }
-    left
 }

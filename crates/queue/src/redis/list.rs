@@ -59,7 +59,7 @@ impl Shared {
         }
     }
 
-    async fn records(&self, ids: &[JobId]) -> Result<Vec<Option<Record>>, QueueError> {
+    pub(super) async fn records(&self, ids: &[JobId]) -> Result<Vec<Option<Record>>, QueueError> {
         let mut pipe = Pipeline::with_capacity(ids.len());
         for id in ids {
             let mut call = redis::cmd("HMGET");

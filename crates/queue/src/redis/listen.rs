@@ -128,17 +128,17 @@ fn hear(shared: &Shared, message: &Msg) {
     {
         for waiter in shared.waiters.lock().remove(&id).into_iter().flatten() {
             // One who no longer waits needs no answer.
-            let _ = waiter.send(());
+            let _ = waiter.send(id);
         }
     }
 }
 
 /// What was said while nobody listened.
 async fn recheck(shared: &Shared) {
-    for (_, waiters) in shared.waiters.lock().drain() {
+    for (id, waiters) in shared.waiters.lock().drain() {
         for waiter in waiters {
             // They look, and wait again if there was nothing.
-            let _ = waiter.send(());
+            let _ = waiter.send(id);
         }
     }
     for (node, heard) in shared.local_nodes() {

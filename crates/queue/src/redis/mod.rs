@@ -9,6 +9,7 @@
 
 mod claims;
 mod due;
+mod ended;
 mod engine;
 mod examine;
 mod follow;
@@ -24,16 +25,15 @@ mod record;
 mod scripts;
 mod submit;
 mod tail;
+mod take;
 mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use netpulse_model::JobId;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,6 +41,7 @@ use crate::api::{NodeName, QueueError};
 use crate::seal::Keyring;
 use claims::Claims;
 use due::Due;
+use ended::Waiters;
 use lane::Lane;
 use link::{Link, Target, Trouble};
 use listen::Listener;
@@ -73,7 +74,7 @@ struct Shared {
     /// The workers written down by this process, and their nodes.
     workers: Mutex<HashMap<String, NodeName>>,
     /// Who waits for a job's end.
-    waiters: Mutex<HashMap<JobId, Vec<oneshot::Sender<()>>>>,
+    waiters: Mutex<Waiters>,
     due: Due,
     /// The server's time less this process's steady time, microseconds, and when that was seen.
     offset: Mutex<(i64, i64)>,

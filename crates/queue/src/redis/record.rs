@@ -1,24 +1,37 @@
 //! A job's hash, read back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpulse_model::job::RetryPolicy;
 use netpulse_model::{DeviceKey, Job, JobId, JobKind, Priority, QueueName, Timestamp};
 use redis::Value;
-use serde::Deserialize;
 use serde::de::value::{Error as TextError, StrDeserializer};
+use serde::{Deserialize, Serialize};
 
 use crate::api::QueueError;
 
-/// The fields that make a [`Job`], in the order of [`job`].
+/// The fields that make a [`Job`], in the order of [`job`]. A claim answers only the first of them.
 pub(super) const JOB_FIELDS: &[&str] = &[
-    "status", "queue", "device", "kind", "priority", "driver", "name", "command", "task_id", "attempt",
-    "created", "enqueued", "started", "ended", "worker", "node", "result", "expires", "hidden",
+    "status", "queue", "device", "kind", "about", "attempt", "created", "enqueued", "started", "worker",
+    "node", "ended", "result", "expires", "hidden",
 ];
 
-/// What a claim needs besides.
-pub(super) const CLAIM_FIELDS: &[&str] = &["timeout", "retry", "request"];
+/// What the client asked for and no script needs: one field, as JSON, because every field has its price.
+#[derive(Serialize, Deserialize)]
+pub(super) struct About<'a> {
+    #[serde(borrow)]
+    pub(super) driver: Cow<'a, str>,
+    pub(super) priority: Priority,
+    /// The host as the client wrote it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<Cow<'a, str>>,
+    pub(super) command: Cow<'a, [String]>,
+    /// How long it may run, microseconds.
+    pub(super) timeout: u64,
+    pub(super) retry: RetryPolicy,
+}
 
 /// A device key as it was stored.
 pub(super) fn device(text: &str) -> Result<DeviceKey, QueueError> {
@@ -60,6 +73,9 @@ pub(super) struct Record {
     pub(super) expires: Option<Timestamp>,
     /// Its end is forgotten already.
     pub(super) hidden: bool,
+    /// How long it may run.
+    pub(super) timeout: Duration,
+    pub(super) retry: RetryPolicy,
 }
 
 /// Reads [`JOB_FIELDS`]; none when there is no such job.
@@ -72,23 +88,19 @@ pub(super) fn job(id: JobId, values: &[Value]) -> Result<Option<Record>, QueueEr
     };
     let need = |name: &str| get(name).ok_or_else(|| bad(name, "it is missing".into()));
     let time = |name: &str| at(name).and_then(number).map(Timestamp);
+    let about: About<'_> =
+        serde_json::from_str(need("about")?).map_err(|error| bad("about", error.to_string()))?;
     let job = Job {
         id,
         status: status.parse().map_err(|why: String| bad("status", why))?,
         queue: need("queue")?.parse::<QueueName>().map_err(|error| bad("queue", error.to_string()))?,
         device: get("device").map(device).transpose()?,
         kind: if need("kind")? == "modification" { JobKind::Modification } else { JobKind::Query },
-        priority: match need("priority")? {
-            "high" => Priority::High,
-            "low" => Priority::Low,
-            _ => Priority::Normal,
-        },
-        driver: need("driver")?.to_owned(),
-        device_name: get("name").map(str::to_owned),
-        command: Some(
-            serde_json::from_str(need("command")?).map_err(|error| bad("command", error.to_string()))?,
-        ),
-        task_id: get("task_id").map(str::to_owned),
+        priority: about.priority,
+        driver: about.driver.into_owned(),
+        device_name: about.name.map(Cow::into_owned),
+        command: Some(about.command.into_owned()),
+        task_id: None,
         attempt: at("attempt").and_then(number).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         created_at: time("created").ok_or_else(|| bad("created", "it is missing".into()))?,
         // Until it is put back it was put into its queue when it was accepted.
@@ -105,25 +117,8 @@ pub(super) fn job(id: JobId, values: &[Value]) -> Result<Option<Record>, QueueEr
         node: get("node").map(str::to_owned),
         expires: time("expires"),
         hidden: get("hidden").is_some(),
+        timeout: Duration::from_micros(about.timeout),
+        retry: about.retry,
         job,
     }))
-}
-
-/// What [`CLAIM_FIELDS`] hold.
-pub(super) struct Request {
-    pub(super) timeout: Duration,
-    pub(super) retry: RetryPolicy,
-    pub(super) sealed: Vec<u8>,
-}
-
-/// Reads [`CLAIM_FIELDS`], which follow [`JOB_FIELDS`].
-pub(super) fn request(values: &[Value]) -> Request {
-    let own = values.get(JOB_FIELDS.len()..).unwrap_or_default();
-    let timeout = own.first().and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-    let retry = own.get(1).and_then(text).and_then(|json| serde_json::from_str(json).ok());
-    let sealed = match own.get(2) {
-        Some(Value::BulkString(bytes)) => bytes.clone(),
-        _ => Vec::new(),
-    };
-    Request { timeout: Duration::from_micros(timeout), retry: retry.unwrap_or_default(), sealed }
 }

@@ -3,7 +3,7 @@
 use redis::{Cmd, Pipeline};
 
 use super::options::RedisOptions;
-use super::record::{CLAIM_FIELDS, JOB_FIELDS};
+use super::record::JOB_FIELDS;
 use crate::clock::micros;
 use crate::core::LOST_WORKERS;
 
@@ -16,7 +16,7 @@ pub(super) fn lifetime(duration: std::time::Duration) -> i64 {
 }
 
 /// How many values a job of `submit.lua` has.
-const SUBMIT_ARGS: usize = 20;
+const SUBMIT_ARGS: usize = 15;
 
 macro_rules! scripts {
     ($($name:ident = $guard:literal [$($part:literal),+]),+ $(,)?) => {
@@ -29,36 +29,31 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Submit = "jobs!" ["common", "submit"],
-    Claim = "jobs" ["common", "start", "claim"],
-    ClaimFifo = "jobs" ["common", "start", "claim_fifo"],
-    Withdraw = "jobs" ["common", "withdraw"],
+    Submit = "jobs!" ["common", "devices", "submit"],
+    Claim = "jobs" ["common", "devices", "jobs", "start", "claim"],
+    ClaimFifo = "jobs" ["common", "devices", "jobs", "start", "claim_fifo"],
+    Withdraw = "jobs" ["common", "devices", "jobs", "withdraw"],
     Survey = "nodes" ["common", "survey"],
-    Assign = "jobs" ["common", "assign"],
-    Unclaim = "jobs" ["common", "unclaim"],
-    Complete = "jobs" ["common", "ends", "complete"],
-    Retry = "jobs" ["common", "ends", "retry"],
-    Cancel = "jobs" ["common", "ends", "cancel"],
-    Note = "jobs" ["common", "note"],
-    Tick = "jobs" ["common", "clock", "ends", "balance", "tick"],
-    Drop = "jobs" ["common", "ends", "drop"],
-    Join = "jobs" ["common", "clock", "ends", "join"],
-    Release = "jobs" ["common", "ends", "release"],
+    Assign = "jobs" ["common", "devices", "assign"],
+    Unclaim = "jobs" ["common", "devices", "jobs", "unclaim"],
+    Work = "jobs" ["common", "devices", "jobs", "outbox", "ends", "start", "work"],
+    Retry = "jobs" ["common", "devices", "jobs", "outbox", "ends", "retry"],
+    Cancel = "jobs" ["common", "devices", "jobs", "outbox", "ends", "cancel"],
+    Tick = "jobs" ["common", "clock", "devices", "jobs", "outbox", "ends", "balance", "tick"],
+    Drop = "jobs" ["common", "devices", "jobs", "outbox", "ends", "drop"],
+    Join = "jobs" ["common", "clock", "devices", "jobs", "outbox", "ends", "join"],
+    Release = "jobs" ["common", "devices", "jobs", "outbox", "ends", "release"],
     Renew = "nodes" ["common", "clock", "renew"],
-    Acquire = "nodes" ["common", "acquire"],
-    Suspend = "jobs" ["common", "suspend"],
-    Waiting = "jobs" ["common", "waiting"],
+    Acquire = "nodes" ["common", "devices", "acquire"],
+    Suspend = "jobs" ["common", "devices", "suspend"],
+    Waiting = "jobs" ["common", "devices", "jobs", "waiting"],
     Look = "nodes" ["common", "clock", "look"],
     Nodes = "nodes" ["common", "nodes"],
     StopWorker = "nodes" ["common", "stop_worker"],
-    Deliveries = "jobs" ["common", "deliveries"],
-    Settle = "jobs" ["common", "ends", "settle"],
+    Deliveries = "jobs" ["common", "outbox", "deliveries"],
+    Settle = "jobs" ["common", "devices", "jobs", "outbox", "ends", "settle"],
     Health = "jobs!" ["common", "health"],
 }
-
-/// The fields of a record whose places the scripts know (`AT_STATUS`, …).
-const PLACES: &[&str] =
-    &["status", "queue", "device", "kind", "attempt", "created", "enqueued", "started", "worker", "node"];
 
 /// The guard of scripts that need memory.
 const REFUSED_WHEN_FULL: &[&str] = &["jobs!"];
@@ -89,21 +84,14 @@ fn quoted(text: &str) -> String {
 
 impl Scripts {
     pub(super) fn new(options: &RedisOptions) -> Self {
-        let fields: Vec<String> =
-            JOB_FIELDS.iter().chain(CLAIM_FIELDS).map(|field| format!("'{field}'")).collect();
-        let places: String = JOB_FIELDS
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| PLACES.contains(field))
-            .map(|(at, field)| format!("local AT_{} = {}\n", field.to_ascii_uppercase(), at + 1))
-            .collect();
+        let fields: Vec<String> = JOB_FIELDS.iter().map(|field| format!("'{field}'")).collect();
         let bound = |number: usize| number.min(1 << 50);
         let head = format!(
             "\nlocal P, HOST_MAP, NODE_MAP = {}, {}, {}\n\
              local PLACED, LEASE, CLOCK_GAP, MAX_QUEUED, MAX_DEVICE, MAX_OUTBOX = {}, {}, {}, {}, {}, {}\n\
              local AUDIT, CANCELED, LOST_WORKERS, ARGS = {}, {}, {LOST_WORKERS}, {SUBMIT_ARGS}\n\
-             local TRIM, EVENTS, EVENT_MARKS = '{}', {}, {}\n\
-             local RECORD = {{ {} }}\n{places}",
+             local TRIM, EVENTS, EVENT_MARKS = '{}', '{}', {}\n\
+             local RECORD = {{ {} }}\n",
             quoted(&options.prefix),
             quoted(&options.host_to_node_map),
             quoted(&options.node_info_map),

@@ -3,14 +3,16 @@
 use netpulse_model::event::What;
 use netpulse_model::{Job, JobId, JobKind, JobStatus, Priority, QueueName, Timestamp};
 use redis::{Cmd, Pipeline, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::link::Trouble;
 use super::place::{Choices, NO_NODE};
-use super::record::{number, text};
+use super::record::{About, number, text};
 use super::scripts::{Script, lifetime};
 use super::{Shared, unavailable};
 use crate::api::{NewJob, QueueError, Submitted};
@@ -40,8 +42,7 @@ struct Packed {
     new: NewJob,
     id: String,
     queue: String,
-    command: String,
-    retry: String,
+    about: String,
     request: Vec<u8>,
     notify: Vec<u8>,
     digest: String,
@@ -52,6 +53,11 @@ struct Packed {
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, QueueError> {
     serde_json::to_string(value).map_err(|error| QueueError::Corrupt(error.to_string()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from(b"0123456789abcdef".get(usize::from(half)).copied().unwrap_or(b'0'));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn pack(shared: &Shared, mut new: NewJob) -> Result<Packed, QueueError> {
@@ -69,9 +75,15 @@ fn pack(shared: &Shared, mut new: NewJob) -> Result<Packed, QueueError> {
     let queue = new.queue.to_string();
     Ok(Packed {
         id: new.id.to_string(),
-        command: json(&new.command)?,
-        retry: json(&new.retry)?,
-        digest: new.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        about: json(&About {
+            driver: Cow::Borrowed(&new.driver),
+            priority: new.priority,
+            name: new.device_name.as_deref().map(Cow::Borrowed),
+            command: Cow::Borrowed(&new.command),
+            timeout: u64::try_from(lifetime(new.timeout)).unwrap_or(0),
+            retry: new.retry.clone(),
+        })?,
+        digest: if new.idempotency_key.is_some() { hex(&new.digest) } else { String::new() },
         event: json(&What::Queued { queue: queue.clone() })?,
         queue,
         request,
@@ -89,19 +101,14 @@ impl Packed {
             .arg(device.map_or("", |key| key.as_str()))
             .arg(device.map_or("", |key| key.host()))
             .arg(if self.new.kind == JobKind::Modification { "modification" } else { "query" })
-            .arg(self.new.priority.as_str())
             .arg(match self.new.priority {
                 Priority::High => 0,
                 Priority::Normal => 1,
                 Priority::Low => 2,
             })
-            .arg(&self.new.driver)
-            .arg(self.new.device_name.as_deref().unwrap_or(""))
-            .arg(&self.command)
+            .arg(&self.about)
             .arg(lifetime(self.new.ttl))
-            .arg(lifetime(self.new.timeout))
             .arg(lifetime(self.new.result_ttl))
-            .arg(&self.retry)
             .arg(&self.request)
             .arg(&self.notify)
             .arg(self.new.idempotency_key.as_deref().unwrap_or(""))
@@ -135,22 +142,93 @@ impl Packed {
 }
 
 impl Shared {
+    /// Accepts the jobs, part by part in their order: while one part is with the store the next is sealed.
     pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, QueueError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         self.prepare().await;
+        let count = jobs.len();
         let bytes = jobs.iter().map(|job| job.payload.len() + 500).sum();
+        let until = self.until_for(bytes);
+        let mut parts = self.packed(jobs, bytes);
+        let (mut out, mut ids) = (Vec::with_capacity(count), Vec::new());
+        while let Some(part) = parts.recv().await {
+            let met = match part {
+                Ok(part) => {
+                    let own: Vec<String> = part.iter().map(|job| job.id.clone()).collect();
+                    let met = self.submit_part(part, until).await;
+                    ids.extend(own);
+                    met
+                }
+                Err(error) => Err(error),
+            };
+            match met {
+                Ok(answers) => out.extend(answers),
+                Err(error) => {
+                    // What the parts before hold is refused with this one.
+                    if !out.is_empty() {
+                        self.withdraw_jobs(ids, until);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        if out.len() < count {
+            self.withdraw_jobs(ids, until);
+            return Err(QueueError::Closed);
+        }
+        Ok(out)
+    }
+
+    /// The jobs as they are sent, in parts of one script; more than a few are sealed on a thread of
+    /// their own.
+    fn packed(
+        self: &Arc<Self>,
+        jobs: Vec<NewJob>,
+        bytes: usize,
+    ) -> mpsc::Receiver<Result<Vec<Packed>, QueueError>> {
+        let (tell, told) = mpsc::channel(2);
         let shared = Arc::clone(self);
-        let mut packed = off_thread(bytes, move || {
-            jobs.into_iter().map(|job| pack(&shared, job)).collect::<Result<Vec<_>, _>>()
-        })
-        .await??;
+        let few = jobs.len() <= CHUNK && bytes <= HEAVY;
+        let mut jobs = jobs.into_iter();
+        let mut part = move || -> Result<Vec<Packed>, QueueError> {
+            jobs.by_ref().take(CHUNK).map(|job| pack(&shared, job)).collect()
+        };
+        if few {
+            // There is room for one.
+            let _ = tell.try_send(part());
+            return told;
+        }
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let part = part();
+                // The last one is empty; an error is the last one too.
+                let over = part.as_ref().map_or(true, Vec::is_empty);
+                if part.as_ref().is_ok_and(Vec::is_empty) || tell.blocking_send(part).is_err() || over {
+                    return;
+                }
+            }
+        });
+        told
+    }
+
+    /// Accepts what one script takes.
+    async fn submit_part(
+        self: &Arc<Self>,
+        mut packed: Vec<Packed>,
+        until: Instant,
+    ) -> Result<Vec<Submitted>, QueueError> {
         let mut answers = vec![String::new(); packed.len()];
         let mut choices = Choices::new();
         let mut open: Vec<usize> = (0..packed.len()).collect();
-        for tries in 1..=TRIES {
-            choices.extend(self.choices(&packed, &open).await?);
+        for tries in 0..=TRIES {
+            // Most devices have a node: it is only chosen for those of which the store says otherwise.
+            // Jobs of one script keep their order all the same.
+            let blind = tries == 0 && self.options.placer.is_some();
+            if !blind {
+                choices.extend(self.choices(&packed, &open).await?);
+            }
             for at in &open {
                 if let Some(job) = packed.get_mut(*at) {
                     let chosen = job.new.device.as_ref().and_then(|key| choices.get(key));
@@ -158,7 +236,7 @@ impl Shared {
                 }
             }
             let jobs: Vec<&Packed> = open.iter().filter_map(|at| packed.get(*at)).collect();
-            let sent = self.send_jobs(&jobs).await?;
+            let sent = self.send_jobs(&jobs, blind, until).await?;
             let mut left = Vec::new();
             for (at, answer) in open.iter().zip(sent) {
                 // The node that was chosen, or had the device, has died since.
@@ -199,22 +277,24 @@ impl Shared {
         self.choose(open.iter().filter_map(|at| jobs.get(*at)).filter_map(own).collect()).await
     }
 
-    /// Sends the jobs in order, in scripts of a bounded size that travel together.
-    async fn send_jobs(self: &Arc<Self>, jobs: &[&Packed]) -> Result<Vec<String>, QueueError> {
-        let until = self.until_for(jobs.iter().map(|job| job.request.len() + job.command.len()).sum());
+    /// Sends the jobs in order, as one script.
+    async fn send_jobs(
+        self: &Arc<Self>,
+        jobs: &[&Packed],
+        blind: bool,
+        until: Instant,
+    ) -> Result<Vec<String>, QueueError> {
         let mut pause = Duration::from_millis(20);
         let mut again = false;
         loop {
             let (ahead, limit) = (self.options.clock.ahead(), self.limit(until));
-            let mut pipe = Pipeline::new();
-            for chunk in jobs.chunks(CHUNK) {
-                let mut call = self.scripts.call(Script::Submit, ahead, limit);
-                call.arg(u8::from(again));
-                for job in chunk {
-                    job.arguments(&mut call);
-                }
-                pipe.add_command(call);
+            let mut call = self.scripts.call(Script::Submit, ahead, limit);
+            call.arg(u8::from(again)).arg(u8::from(blind));
+            for job in jobs {
+                job.arguments(&mut call);
             }
+            let mut pipe = Pipeline::with_capacity(2);
+            pipe.add_command(call);
             if self.options.min_replicas > 0 {
                 let left = until.saturating_duration_since(Instant::now()) / 2;
                 pipe.cmd("WAIT")

@@ -48,10 +48,10 @@ impl Tail {
 impl Shared {
     /// Notes where events stand as the store is opened.
     pub(super) async fn open_tail(&self) -> Result<(), QueueError> {
-        let mut call = redis::cmd("GET");
-        call.arg(self.key("event"));
+        let mut call = redis::cmd("XREVRANGE");
+        call.arg(self.key("events")).arg("+").arg("-").arg("COUNT").arg(1);
         let last = self.link.one(call, self.until()).await.map_err(unavailable)?;
-        let last = text(&last).and_then(|text| text.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+        let last = items(&last).first().and_then(event_id).unwrap_or(0);
         self.tail.opened.store(last, Ordering::SeqCst);
         self.tail.events.restart(last + 1);
         Ok(())
@@ -64,7 +64,7 @@ impl Shared {
             return Vec::new();
         }
         let mut call = redis::cmd("XRANGE");
-        call.arg(self.key("events")).arg(format!("{}-0", after + 1)).arg(format!("({first}-0"));
+        call.arg(self.key("events")).arg(format!("0-{}", after + 1)).arg(format!("(0-{first}"));
         call.arg("COUNT").arg(PAGE);
         match self.link.one(call, self.until()).await {
             Ok(answer) => items(&answer).iter().filter_map(event).collect(),
@@ -124,7 +124,7 @@ async fn read(shared: &Shared) -> Result<(), String> {
             .arg(5000)
             .arg("STREAMS")
             .arg(&key)
-            .arg(format!("{from}-0"));
+            .arg(format!("0-{from}"));
         let asked = command.query_async::<Value>(&mut connection);
         let answer = tokio::time::timeout(Duration::from_secs(5) + deadline, asked)
             .await
@@ -145,7 +145,7 @@ async fn read(shared: &Shared) -> Result<(), String> {
 }
 
 fn event_id(entry: &Value) -> Option<u64> {
-    text(items(entry).first()?)?.split('-').next()?.parse().ok()
+    text(items(entry).first()?)?.split('-').nth(1)?.parse().ok()
 }
 
 /// Reads one entry; none when it cannot be read.

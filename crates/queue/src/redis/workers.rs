@@ -59,15 +59,4 @@ impl Shared {
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
-
-    /// Forgets who no longer waits for a job's end.
-    pub(super) fn forget_waiters(&self, id: netpulse_model::JobId) {
-        let mut waiters = self.waiters.lock();
-        if let Some(waiting) = waiters.get_mut(&id) {
-            waiting.retain(|waiter| !waiter.is_closed());
-            if waiting.is_empty() {
-                waiters.remove(&id);
-            }
-        }
-    }
 }

@@ -3,26 +3,26 @@
 local node, life, device = ARGV[3], ARGV[4], ARGV[5]
 local n = call('HMGET', P .. 'node:' .. node, 'life', 'alive', 'capacity', 'devices')
 if n[1] ~= life or n[2] ~= '1' then return answer('') end
-local key = P .. 'device:' .. device
-local v = call('HMGET', key, 'node', 'epoch', 'writer', 'ready', 'queued')
+local d = dev(device)
 call('SREM', P .. 'wake:' .. node, 'd:' .. device)
-if v[2] then return answer(v[1] == node and v[2] or '') end
-if v[1] and v[1] ~= node then return answer('') end
+if d.epoch then return answer(d.node == node and d.epoch or '') end
+if d.node and d.node ~= node then return answer('') end
 if n[4] ~= '1' then return answer('') end
-if v[3] or call('SCARD', P .. 'leases:' .. node) >= tonumber(n[3]) then return answer('') end
-local epoch = next_epoch()
-call('HSET', key, 'node', node, 'epoch', epoch)
-if v[4] then
-  call('HDEL', key, 'ready')
+if d.writer or call('SCARD', P .. 'leases:' .. node) >= tonumber(n[3]) then return answer('') end
+local given, epoch = d.node, next_epoch()
+set(d, 'node', node)
+set(d, 'epoch', epoch)
+if d.ready then
+  set(d, 'ready', false)
   call('SREM', P .. 'ready', device)
 end
 call('SADD', P .. 'leases:' .. node, device)
 call('HSET', HOST_MAP, device, node)
-if PLACED and tonumber(v[5] or 0) == 0 then
+if PLACED and d.queued == 0 then
   call('SADD', P .. 'idle:' .. node, device)
-  call('HSET', key, 'idle', 1)
+  set(d, 'idle', '1')
 end
-if v[1] then
+if given then
   call('SREM', P .. 'given:' .. node, device)
 elseif not PLACED then
   -- The others are told anew when it comes free.

@@ -3,12 +3,12 @@
 local left = {}
 for at = 3, #ARGV, 2 do
   local device, node = ARGV[at], ARGV[at + 1]
-  local v = call('HMGET', P .. 'device:' .. device, 'node', 'epoch', 'queued')
-  local taken = v[2] or (v[1] and call('HGET', P .. 'node:' .. v[1], 'alive') == '1')
-  if tonumber(v[3] or 0) == 0 or taken then
+  local d = dev(device)
+  local taken = d.epoch or (d.node and call('HGET', P .. 'node:' .. d.node, 'alive') == '1')
+  if d.queued == 0 or taken then
     call('SREM', P .. 'homeless', device)
   elseif call('SISMEMBER', P .. 'live:devices', node) == 1 then
-    if v[1] then call('SREM', P .. 'given:' .. v[1], device) end
+    if d.node then call('SREM', P .. 'given:' .. d.node, device) end
     give(device, node)
     refresh(device)
   else

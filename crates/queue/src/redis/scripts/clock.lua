@@ -6,9 +6,10 @@ local function set_back(by)
   local first = call('ZSCORE', P .. 'timers', 'o:')
   if first then call('ZINCRBY', P .. 'timers', int(by), 'o:') end
   for _, item in ipairs(call('ZRANGE', P .. 'timers', 0, -1)) do
-    if string.sub(item, 1, 2) == 'd:' then
+    local key = string.sub(item, 1, 2) == 'j:' and P .. 'job:' .. string.sub(item, 3)
+    if key and call('HGET', key, 'status') == 'scheduled' then
       call('ZINCRBY', P .. 'timers', int(by), item)
-      call('HINCRBY', P .. 'job:' .. string.sub(item, 3), 'due', int(by))
+      call('HINCRBY', key, 'due', int(by))
     end
   end
 end

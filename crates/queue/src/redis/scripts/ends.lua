@@ -1,4 +1,4 @@
--- How jobs end: by completion, cancel, expiry, or because their worker was lost. Follows common.lua.
+-- How jobs end: by completion, cancel, expiry, or because their worker was lost. Follows jobs.lua.
 
 -- How long an end is kept. What a modification did outlives what a query said.
 local function keep_for(job, status)
@@ -21,14 +21,18 @@ local messages = 0
 -- Ends a job that holds nothing any more. `what` is the event, `result` the result, both JSON.
 local function finish(id, job, status, result, what, nonce)
   local key = P .. 'job:' .. id
-  local ended = math.max(tonumber(job.started or job.created), now)
-  local expires = ended + keep_for(job, status)
-  call('HSET', key, 'status', status, 'result', result, 'ended', int(ended), 'expires', int(expires),
+  local at = math.max(tonumber(job.started or job.created), now)
+  local ended, expires = int(at), at + keep_for(job, status)
+  call('HSET', key, 'status', status, 'result', result, 'ended', ended, 'expires', int(expires),
     'nonce', nonce or '')
-  call('HDEL', key, 'request', 'due', 'held', 'cancel', 'epoch', 'way', 'sending', 'sending_number', 'answered',
-    'last_line', 'noted', 'ticket')
-  if job.is_change then call('DEL', P .. 'lines:' .. id) end
-  call('ZADD', P .. 'timers', int(expires), 'k:' .. id)
+  if job.is_change then
+    call('HDEL', key, 'request', 'due', 'held', 'cancel', 'epoch', 'way', 'ticket', 'noted', 'sending', 'sending_number',
+      'answered', 'last_line')
+    call('DEL', P .. 'lines:' .. id)
+  else
+    call('HDEL', key, 'request', 'due', 'held', 'cancel', 'epoch', 'way', 'ticket')
+  end
+  call('ZADD', P .. 'timers', int(expires), 'j:' .. id)
   count(status, 1)
   event(ended, id, job.device, what)
   if job.notify then
@@ -67,9 +71,7 @@ local function end_canceled(id, job, reason, nonce)
 end
 
 -- A job has waited longer than its ttl.
-local function expire(id)
-  local job = load(id)
-  if not job or job.status ~= 'queued' then return end
+local function expire(id, job)
   dequeue(id, job)
   local message = string.format(
     'job expired in queue: it waited %.14g s (its ttl) and was never started', tonumber(job.ttl) / 1e6)
@@ -83,11 +85,11 @@ local function put_back(id, job, delay, reason, nonce)
   count_queued(id, job, 1)
   call('HDEL', key, 'started', 'worker', 'node', 'epoch', 'way', 'ticket', 'noted')
   if nonce then call('HSET', key, 'nonce', nonce) end
-  event(now, id, job.device, '{"event":"retrying","reason":' .. cjson.encode(reason) .. ',"attempt":'
+  event(int(now), id, job.device, '{"event":"retrying","reason":' .. cjson.encode(reason) .. ',"attempt":'
     .. int(tonumber(job.attempt) + 1) .. ',"delay":' .. string.format('%.14g', delay / 1e6) .. '}')
   if delay > 0 then
     call('HSET', key, 'status', 'scheduled', 'enqueued', int(now), 'due', int(now + delay))
-    call('ZADD', P .. 'timers', int(now + delay), 'd:' .. id)
+    call('ZADD', P .. 'timers', int(now + delay), 'j:' .. id)
   else
     call('HSET', key, 'status', 'queued', 'enqueued', int(now))
     enqueue(id, job.device, job.is_fifo, job.order, job.is_change, now + tonumber(job.ttl))
@@ -97,9 +99,7 @@ local function put_back(id, job, delay, reason, nonce)
 end
 
 -- A delayed job's time has come.
-local function due(id)
-  local job = load(id)
-  if not job or job.status ~= 'scheduled' then return end
+local function due(id, job)
   call('HSET', P .. 'job:' .. id, 'status', 'queued', 'enqueued', int(now))
   call('HDEL', P .. 'job:' .. id, 'due', 'held')
   enqueue(id, job.device, job.is_fifo, job.order, job.is_change, now + tonumber(job.ttl))
@@ -156,10 +156,11 @@ local function take_all(node, vouched, limit)
   end
   for _, id in ipairs(call('SRANDMEMBER', P .. 'running:' .. node, limit)) do settle(id, vouched) end
   for _, device in ipairs(call('SRANDMEMBER', P .. 'leases:' .. node, limit)) do
-    local epoch = call('HGET', P .. 'device:' .. device, 'epoch')
+    local d = dev(device)
+    local epoch = d.epoch
     call('SREM', P .. 'leases:' .. node, device)
     call('SREM', P .. 'idle:' .. node, device)
-    call('HDEL', P .. 'device:' .. device, 'node', 'epoch', 'moving', 'idle')
+    for _, field in ipairs({ 'node', 'epoch', 'moving', 'idle' }) do set(d, field, false) end
     unmap(device)
     if epoch then
       call('ZADD', P .. 'lost:' .. node, next_epoch(), epoch .. ' ' .. device)
@@ -169,10 +170,11 @@ local function take_all(node, vouched, limit)
   end
   for _, device in ipairs(call('SRANDMEMBER', P .. 'given:' .. node, limit)) do
     call('SREM', P .. 'given:' .. node, device)
-    call('HDEL', P .. 'device:' .. device, 'node')
+    set(dev(device), 'node', false)
     unmap(device)
     refresh(device)
   end
+  arrange_all()
   if call('EXISTS', P .. 'running:' .. node, P .. 'leases:' .. node, P .. 'given:' .. node) > 0 then
     return false
   end
@@ -182,9 +184,7 @@ local function take_all(node, vouched, limit)
 end
 
 -- The time of an end that was kept is over.
-local function forget(id)
-  local job = load(id)
-  if not job or not job.result_ttl then return end
+local function forget(id, job)
   count(job.status, -1)
   unlist(id, job)
   if job.key and call('GET', P .. 'key:' .. job.key) and
@@ -196,5 +196,18 @@ local function forget(id)
     call('HSET', P .. 'job:' .. id, 'hidden', 1)
   else
     call('DEL', P .. 'job:' .. id)
+  end
+end
+
+-- A job's entry in `timers` has come: what that means, its state says. One that runs has none that counts.
+local function job_is_due(id)
+  local job = load(id)
+  if not job or not job.result_ttl then return end
+  if job.status == 'queued' then
+    expire(id, job)
+  elseif job.status == 'scheduled' then
+    due(id, job)
+  elseif job.status ~= 'started' then
+    forget(id, job)
   end
 end

@@ -14,7 +14,7 @@ if how == 'D' then
     call('HDEL', key, 'courier', 'attempts', 'notify')
     keep_until(id, v[4], tonumber(v[3]))
   end
-  if what ~= '' then event(now, id, nil, what) end
+  if what ~= '' then event(int(now), id, nil, what) end
 else
   if how == 'L' then call('HINCRBY', key, 'attempts', -1) end
   if how ~= 'H' then call('HDEL', key, 'courier') end

@@ -12,14 +12,14 @@ call('SREM', wake, 'fifo')
 -- What it was given and has not taken goes to others.
 for _, device in ipairs(call('SMEMBERS', P .. 'given:' .. node)) do
   call('SREM', P .. 'given:' .. node, device)
-  call('HDEL', P .. 'device:' .. device, 'node')
+  set(dev(device), 'node', false)
   unmap(device)
   refresh(device)
 end
 -- So does what it was offered.
 for _, word in ipairs(call('SMEMBERS', wake)) do
   local device = string.sub(word, 1, 2) == 'd:' and string.sub(word, 3)
-  if device and call('HGET', P .. 'device:' .. device, 'node') ~= node then
+  if device and dev(device).node ~= node then
     call('SREM', wake, word)
     refresh(device)
   end

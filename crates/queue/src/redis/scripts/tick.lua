@@ -8,12 +8,11 @@ local items = call('ZRANGEBYSCORE', P .. 'timers', '-inf', int(now), 'LIMIT', 0,
 for _, item in ipairs(items) do
   local sort, name = string.sub(item, 1, 1), string.sub(item, 3)
   local over = true
-  if sort == 'e' then
-    expire(name)
-  elseif sort == 'd' then
-    due(name)
-  elseif sort == 'k' then
-    forget(name)
+  if sort == 'j' then
+    -- What is done now may set the job's next time.
+    call('ZREM', P .. 'timers', item)
+    job_is_due(name)
+    over = false
   elseif sort == 'n' then
     over = take_all(name, vouched[call('HGET', P .. 'node:' .. name, 'life') or ''], 100)
   elseif sort == 'h' then

@@ -7,10 +7,11 @@ for at = 3, #ARGV do
   if job and job.status == 'queued' and job.attempt == '0' then
     dequeue(id, job)
     unlist(id, job)
+    call('ZREM', P .. 'timers', 'j:' .. id)
     if job.key then call('DEL', P .. 'key:' .. job.key) end
     if job.notify then count('promised', -1) end
     call('DEL', P .. 'job:' .. id)
-    event(now, id, job.device,
+    event(int(now), id, job.device,
       '{"event":"ended","status":"canceled","message":"its acceptance could not be confirmed in time"}')
     if job.device then refresh(job.device) end
     gone = gone + 1
