@@ -1,7 +1,5 @@
 //! One template line into a pattern and its match variables.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
@@ -55,7 +53,7 @@ pub(crate) struct Rule {
     /// Names under which the line's variables are known (sanitised and as written).
     pub names: Vec<String>,
     /// As `names`, with what `joinmatches` says.
-    pub joins: HashMap<String, Option<Option<String>>>,
+    pub joins: Vec<(String, Option<Option<String>>)>,
     pub action: Action,
     pub is_line: bool,
     pub line: usize,

@@ -18,6 +18,7 @@
 
 mod changes;
 mod error;
+mod fields;
 mod format;
 mod functions;
 mod getters;

@@ -1,10 +1,12 @@
 //! Runs the rules of groups over a text and collects their matches.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
+use super::fields::Fields;
 use super::functions::{self, Context, Flag};
 use super::line::{Rule, Variable};
 use super::results::Match;
@@ -101,7 +103,7 @@ impl<'t> Parser<'t, '_, '_> {
                 while out.iter().any(|m| m.at == at) {
                     at += 1;
                 }
-                out.push(Match { at, group: index, rule: group.start.first(), result: Some(Map::new()) });
+                out.push(Match { at, group: index, rule: group.start.first(), result: Some(Fields::default()) });
             }
             for child in &group.children {
                 if group.start.is_empty() || template.groups.get(*child).is_some_and(|c| c.starts_by_default)
@@ -174,7 +176,7 @@ impl<'t> Parser<'t, '_, '_> {
             let span = span.get_or_insert(Span { first: from, last: from, last_end: to });
             span.last = from;
             span.last_end = to;
-            let mut result = Some(Map::new());
+            let mut result = Some(Fields::default());
             for (i, variable) in &rule.captures {
                 let value = match self.budget.scratch.span(*i).and_then(|(s, e)| self.text.get(s..e)) {
                     Some(s) => Value::String(s.to_owned()),
@@ -202,9 +204,9 @@ impl<'t> Parser<'t, '_, '_> {
     /// Runs a variable's functions; false where they reject the match.
     fn variable(
         &mut self,
-        v: &Variable,
+        v: &'t Variable,
         value: Value,
-        result: &mut Option<Map<String, Value>>,
+        result: &mut Option<Fields<'t>>,
     ) -> Result<bool, TtpError> {
         let mut value = value;
         let mut fields: Option<Map<String, Value>> = None;
@@ -221,8 +223,10 @@ impl<'t> Parser<'t, '_, '_> {
             }
         }
         if let Some(result) = result {
-            result.insert(v.name.clone(), value);
-            result.extend(fields.unwrap_or_default());
+            result.set(Cow::Borrowed(&v.name), value);
+            for (name, value) in fields.into_iter().flatten() {
+                result.set(Cow::Owned(name), value);
+            }
         }
         Ok(true)
     }

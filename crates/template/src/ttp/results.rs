@@ -1,12 +1,16 @@
 //! Walks sorted matches and builds the results: records, paths, lists and maps.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
+use super::fields::Fields;
 use super::functions::Context;
 use super::group_functions::{self, Done};
 use super::line::{Action, Rule};
-use super::template::Single;
+use super::template::{Group, Item, Single, fixed_item};
 use super::value::py_str;
 
 /// One match of a rule, or a default start (`rule` None). `result` None means tests rejected it.
@@ -15,7 +19,7 @@ pub(crate) struct Match<'t> {
     pub at: u64,
     pub group: usize,
     pub rule: Option<&'t Rule>,
-    pub result: Option<Map<String, Value>>,
+    pub result: Option<Fields<'t>>,
 }
 
 impl Match<'_> {
@@ -28,12 +32,41 @@ impl Match<'_> {
     }
 }
 
-/// A path item and how many asterisks ended it.
-type Item = (String, usize);
+/// The data of an open record: fields while lines add to it, one value once functions ran.
+enum Data<'t> {
+    Fields(VecDeque<(std::borrow::Cow<'t, str>, Value)>),
+    Value(Value),
+}
 
-struct Record {
-    result: Value,
-    path: Vec<String>,
+impl Data<'_> {
+    fn take(&mut self, name: &str) -> Option<Value> {
+        match self {
+            Self::Fields(f) => {
+                let at = f.iter().position(|(k, _)| k == name)?;
+                f.remove(at).map(|(_, v)| v)
+            }
+            Self::Value(Value::Object(m)) => m.shift_remove(name),
+            Self::Value(_) => None,
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            Self::Fields(f) => {
+                let mut map = Map::with_capacity(f.len());
+                map.extend(f.into_iter().map(|(k, v)| (k.into_owned(), v)));
+                Value::Object(map)
+            }
+            Self::Value(v) => v,
+        }
+    }
+}
+
+struct Record<'t> {
+    data: Data<'t>,
+    path: Arc<[String]>,
+    /// The path where no part of it is a variable.
+    fixed: Option<Arc<[Item]>>,
     path_id: Option<usize>,
     /// Group whose functions and identity the record has.
     group: Option<usize>,
@@ -41,11 +74,12 @@ struct Record {
     merge: bool,
 }
 
-impl Record {
+impl Record<'_> {
     fn empty() -> Self {
         Self {
-            result: Value::Object(Map::new()),
-            path: Vec::new(),
+            data: Data::Fields(VecDeque::new()),
+            path: Arc::default(),
+            fixed: None,
             path_id: None,
             group: None,
             defaults: false,
@@ -60,13 +94,11 @@ pub(crate) struct Results<'t, 'c, 'd> {
     runs: &'t [Map<String, Value>],
     ctx: &'c mut Context<'d>,
     pub results: Value,
-    record: Record,
+    record: Record<'t>,
     started: Vec<usize>,
     counts: Vec<u32>,
     ended: Vec<bool>,
     paths: Map<String, Value>,
-    /// The path of the record being saved, formed.
-    paths_formed: Vec<Item>,
     /// Records still allowed.
     pub budget: usize,
 }
@@ -89,7 +121,6 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             counts: vec![0; template.ids],
             ended: vec![false; template.ids],
             paths: Map::new(),
-            paths_formed: Vec::new(),
             budget,
         }
     }
@@ -141,10 +172,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                 self.take(chosen)?;
             }
         }
-        if self.process()? {
-            let (record, path) = self.finished();
-            self.save(record.0, &path, record.1);
-        }
+        self.finish()?;
         Ok(())
     }
 
@@ -208,7 +236,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         }
         match m.action() {
             Action::Start => self.start(&m, result),
-            Action::StartEmpty => self.start(&m, Map::new()),
+            Action::StartEmpty => self.start(&m, Fields::default()),
             Action::Add => self.add(&m, result),
             Action::Join => self.join(&m, result),
             Action::End => {
@@ -228,7 +256,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             && self.record.path_id == self.template.groups.get(group).map(|g| g.path_id)
     }
 
-    fn start(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn start(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
         if self.budget == 0 {
             return Err(TtpError::limit("the results have more records than allowed"));
         }
@@ -246,14 +274,12 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
             self.pop();
         }
-        if self.process()? {
-            let (record, path) = self.finished();
-            self.save(record.0, &path, record.1);
-        }
+        self.finish()?;
         let group = self.template.groups.get(m.group);
         self.record = Record {
-            result: Value::Object(result),
-            path: group.map(|g| g.path.to_vec()).unwrap_or_default(),
+            data: Data::Fields(result.into()),
+            path: group.map(|g| Arc::clone(&g.path)).unwrap_or_default(),
+            fixed: group.and_then(|g| g.fixed.clone()),
             path_id: group.map(|g| g.path_id),
             group: Some(m.group),
             defaults: true,
@@ -263,7 +289,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     }
 
     /// A match of a group that already started, while another group's record is open.
-    fn late(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn late(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
         if self.is_started(self.id(m.group)) {
             self.start(m, result)?;
             self.record.merge = true;
@@ -272,36 +298,38 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         Ok(())
     }
 
-    fn add(&mut self, m: &Match<'t>, mut result: Map<String, Value>) -> Result<(), TtpError> {
+    fn add(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
             return self.late(m, result);
         }
         // New fields come first, what the record has wins.
-        if let Value::Object(have) = &mut self.record.result {
-            result.extend(std::mem::take(have));
+        let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
+        for (name, new) in result.into_iter().rev() {
+            let value = match have.iter().position(|(k, _)| *k == name) {
+                Some(at) => have.remove(at).map_or(new, |(_, old)| old),
+                None => new,
+            };
+            have.push_front((name, value));
         }
-        self.record.result = Value::Object(result);
         Ok(())
     }
 
-    fn join(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn join(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
             return self.late(m, result);
         }
         let mut with = "\n";
         if let Some(rule) = m.rule {
-            for name in result.keys() {
-                if let Some(Some(Some(by))) = rule.joins.get(name) {
+            for name in result.names() {
+                if let Some((_, Some(Some(by)))) = rule.joins.iter().find(|(n, _)| n == name) {
                     with = by;
                 }
             }
         }
-        let Value::Object(have) = &mut self.record.result else { return Ok(()) };
+        let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
         for (k, v) in result {
-            match have.get_mut(&k) {
-                None => {
-                    have.insert(k, v);
-                }
+            match have.iter_mut().find(|(n, _)| *n == k).map(|(_, v)| v) {
+                None => have.push_back((k, v)),
                 Some(Value::String(s)) => {
                     s.push_str(with);
                     match &v {
@@ -340,30 +368,22 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                     result.insert(n.clone(), v.clone());
                 }
             }
-            self.record = Record { result: Value::Object(result), ..Record::empty() };
+            self.record = Record { data: Data::Value(Value::Object(result)), ..Record::empty() };
             let items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-            if let Some(path) = self.form_path(&items)? {
-                let result = std::mem::take(&mut self.record.result);
-                self.save(result, &path, false);
+            if let Some(path) = self.form_path(&items) {
+                let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+                self.save(data.into_value(), &path, false);
             }
         }
         self.record = Record::empty();
         Ok(())
     }
 
-    /// The record and its path, after `process` said it is to be saved.
-    fn finished(&mut self) -> ((Value, bool), Vec<Item>) {
-        let record = std::mem::replace(&mut self.record, Record::empty());
-        let path = std::mem::take(&mut self.paths_formed);
-        ((record.result, record.merge), path)
-    }
-
     /// Fills path variables; None where one has no value.
-    fn form_path(&mut self, path: &[String]) -> Result<Option<Vec<Item>>, TtpError> {
+    fn form_path(&mut self, path: &[String]) -> Option<Vec<Item>> {
         let mut out = Vec::with_capacity(path.len());
         for item in path {
-            let name = item.trim_end_matches('*');
-            let stars = item.len() - name.len();
+            let (name, stars) = fixed_item(item);
             if !name.contains("{{") {
                 out.push((name.to_owned(), stars));
                 continue;
@@ -375,98 +395,120 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                 made.push_str(rest.get(..open).unwrap_or(""));
                 let var = rest.get(open + 2..open + close).unwrap_or("").trim();
                 rest = rest.get(open + close + 2..).unwrap_or("");
-                let own = match &mut self.record.result {
-                    Value::Object(m) => m.shift_remove(var),
-                    _ => None,
-                };
-                if let Some(v) = own {
+                if let Some(v) = self.record.data.take(var) {
                     made.push_str(&py_str(&v));
                     self.paths.insert(var.to_owned(), v);
                 } else if let Some(v) = self.paths.get(var).or_else(|| self.ctx.vars.get(var)) {
                     made.push_str(&py_str(v));
                 } else {
-                    return Ok(None);
+                    return None;
                 }
             }
             made.push_str(rest);
             out.push((made, stars));
         }
-        Ok(Some(out))
+        Some(out)
     }
 
-    /// Completes the open record. False where it is to be dropped.
-    fn process(&mut self) -> Result<bool, TtpError> {
-        self.paths_formed.clear();
+    /// Completes the open record and saves it, where it is not to be dropped.
+    fn finish(&mut self) -> Result<(), TtpError> {
         let group = self.record.group.and_then(|g| self.template.groups.get(g));
         let defaults =
             if self.record.defaults { self.record.group.and_then(|g| self.runs.get(g)) } else { None };
-        if let (Some(defaults), Value::Object(result)) = (defaults, &mut self.record.result) {
+        if let (Some(defaults), Data::Fields(fields)) = (defaults, &mut self.record.data) {
             for (k, v) in defaults {
-                if !result.contains_key(k) {
-                    result.insert(k.clone(), v.clone());
+                if !fields.iter().any(|(n, _)| n == k) {
+                    fields.push_back((std::borrow::Cow::Borrowed(k), v.clone()));
                 }
             }
         }
         if self.record.merge {
-            let path = self.record.path.clone();
-            if let Some(items) = self.form_path(&path)?
-                && !items.is_empty()
-            {
-                let new = std::mem::take(&mut self.record.result);
-                let mut copied = match by_path(&mut self.results, &items) {
-                    Some(Value::Array(a)) => a.last().cloned(),
-                    Some(v @ Value::Object(_)) => Some(v.clone()),
-                    _ => None,
-                };
-                if let (Some(Value::Object(c)), Value::Object(n)) = (&mut copied, &new) {
-                    c.extend(n.clone());
-                }
-                self.record.result = copied.unwrap_or(new);
-            }
+            self.with_last();
         }
-        if let Some(group) = group {
-            for call in &group.functions {
-                let before = match call.name.as_str() {
-                    "itemize" => self.record.result.as_object().cloned(),
-                    _ => None,
-                };
-                match group_functions::apply(
-                    call,
-                    &mut self.record.result,
-                    defaults,
-                    self.ctx,
-                    &self.results,
-                )? {
-                    Done::Keep => {}
-                    Done::Drop => return Ok(false),
-                    Done::Item => {
-                        self.paths.extend(before.unwrap_or_default());
-                        if let Some(last) = self.record.path.last_mut() {
-                            *last = format!("{}*", last.trim_end_matches('*'));
-                        }
-                    }
-                    Done::ItemAt(value, path) => {
-                        self.paths.extend(before.unwrap_or_default());
-                        let mut items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-                        if let Some(last) = items.last_mut() {
-                            *last = format!("{}*", last.trim_end_matches('*'));
-                        }
-                        if let Some(items) = self.form_path(&items)? {
-                            let merge = self.record.merge;
-                            self.save(value, &items, merge);
-                        }
-                    }
+        if let Some(group) = group
+            && !group.functions.is_empty()
+            && !self.functions(group, defaults)?
+        {
+            return Ok(());
+        }
+        let path = match self.record.fixed.take() {
+            Some(path) => path,
+            None => {
+                let path = std::mem::take(&mut self.record.path);
+                match self.form_path(&path) {
+                    Some(items) => items.into(),
+                    None => return Ok(()),
                 }
             }
+        };
+        if path.is_empty() {
+            return Ok(());
         }
-        let path = std::mem::take(&mut self.record.path);
-        match self.form_path(&path)? {
-            Some(items) if !items.is_empty() => {
-                self.paths_formed = items;
-                Ok(true)
+        let record = std::mem::replace(&mut self.record, Record::empty());
+        self.save(record.data.into_value(), &path, record.merge);
+        Ok(())
+    }
+
+    /// Puts what the results have at the place of a late record under its data, so that the
+    /// group's functions see the whole.
+    fn with_last(&mut self) {
+        let path = Arc::clone(&self.record.path);
+        let Some(items) = self.form_path(&path).filter(|items| !items.is_empty()) else { return };
+        let copied = match by_path(&mut self.results, &items) {
+            Some(Value::Array(a)) => a.last().cloned(),
+            Some(v @ Value::Object(_)) => Some(v.clone()),
+            _ => None,
+        };
+        let Some(mut whole) = copied else { return };
+        if let (Value::Object(have), Data::Fields(new)) = (&mut whole, &mut self.record.data) {
+            have.extend(std::mem::take(new).into_iter().map(|(k, v)| (k.into_owned(), v)));
+        }
+        self.record.data = Data::Value(whole);
+    }
+
+    /// Runs a group's functions over the record; false where they drop it.
+    fn functions(
+        &mut self,
+        group: &'t Group,
+        defaults: Option<&Map<String, Value>>,
+    ) -> Result<bool, TtpError> {
+        let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+        let mut value = data.into_value();
+        for call in &group.functions {
+            let before = match call.name.as_str() {
+                "itemize" => value.as_object().cloned(),
+                _ => None,
+            };
+            match group_functions::apply(call, &mut value, defaults, self.ctx, &self.results)? {
+                Done::Keep => {}
+                Done::Drop => return Ok(false),
+                Done::Item => {
+                    self.paths.extend(before.unwrap_or_default());
+                    let mut path = self.record.path.to_vec();
+                    if let Some(last) = path.last_mut() {
+                        *last = format!("{}*", last.trim_end_matches('*'));
+                    }
+                    self.record.path = path.into();
+                    self.record.fixed = None;
+                }
+                Done::ItemAt(item, path) => {
+                    self.paths.extend(before.unwrap_or_default());
+                    let mut items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
+                    if let Some(last) = items.last_mut() {
+                        *last = format!("{}*", last.trim_end_matches('*'));
+                    }
+                    self.record.data = Data::Value(value);
+                    if let Some(items) = self.form_path(&items) {
+                        let merge = self.record.merge;
+                        self.save(item, &items, merge);
+                    }
+                    let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+                    value = data.into_value();
+                }
             }
-            _ => Ok(false),
         }
+        self.record.data = Data::Value(value);
+        Ok(true)
     }
 
     /// Puts a record into the results at its path.

@@ -14,10 +14,21 @@ use super::output::Output;
 use super::value;
 use super::xml::{self, Element};
 
+/// A path item and how many asterisks ended it.
+pub(crate) type Item = (String, usize);
+
+/// The name of a path item, and how many asterisks end it.
+pub(crate) fn fixed_item(item: &str) -> (&str, usize) {
+    let name = item.trim_end_matches('*');
+    (name, item.len() - name.len())
+}
+
 /// A group of lines. Groups of a template stand in one list; children are indices into it.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub path: Arc<[String]>,
+    /// The path where no part of it is a variable.
+    pub fixed: Option<Arc<[Item]>>,
     /// Number of the path: groups with equal paths share it.
     pub path_id: usize,
     /// Dotted path, as `input groups=` names it.
@@ -452,6 +463,10 @@ impl Single {
         g.id = self.number(&g.id_name.clone(), index);
         let next = self.path_numbers.len();
         g.path_id = *self.path_numbers.entry(path.clone()).or_insert(next);
+        if !path.iter().any(|p| p.contains("{{")) {
+            let items = path.iter().map(|p| fixed_item(p)).map(|(name, stars)| (name.to_owned(), stars));
+            g.fixed = Some(items.collect());
+        }
         g.path = Arc::from(path);
         let at = self.groups.len();
         self.lines(&mut g, &el.text, el.text_line, false)?;
