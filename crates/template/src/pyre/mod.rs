@@ -465,6 +465,7 @@ mod tests {
         let leaf = prop::sample::select(vec![
             "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "1", " ", r"\b",
             r"\B", "^", "$", r"\Z", "[a-b1]", r"[\s-]", r"[\w.]", r"\W", r"[^\S]", "(?i:A)",
+            r"(\S+ {1})+?\S+", r"(\S+ +)+?\S+", r"[\t ]*(?=\n|\r\n)", r"\n",
         ])
         .prop_map(str::to_owned);
         let repeat = prop::sample::select(vec![
@@ -546,7 +547,7 @@ mod tests {
 
         /// The quick way and PCRE2 agree on every group.
         #[test]
-        fn plain_is_pcre(pattern in pattern(), line in "[ab1 .\\-]{0,12}") {
+        fn plain_is_pcre(pattern in pattern(), line in "[ab1 .\\-\n]{0,12}") {
             let Ok(_) = syntax::parse(&pattern) else {
                 prop_assert!(Plain::new(&pattern).is_none(), "{} is not valid", pattern);
                 return Ok(());

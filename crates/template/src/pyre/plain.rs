@@ -28,6 +28,8 @@ const WORD: Set = [0x3ff << 48, 0x07ff_fffe_87ff_fffe];
 /// Python counts the information separators 0x1c to 0x1f as white space.
 pub(super) const SPACE: Set = [1 << 32 | 0xf << 28 | 0x1f << 9, 0];
 pub(super) const NEWLINE: Set = [1 << 10, 0];
+/// What the end of a line, blanks before it included, can begin with.
+pub(super) const LINE_END: Set = [1 << 32 | 1 << 13 | 1 << 10 | 1 << 9, 0];
 
 /// Sets that need no table of their own; their numbers come first.
 pub(super) const KNOWN: [Set; 9] = [
@@ -69,6 +71,15 @@ pub(super) enum Op {
         next: u16,
         how: How,
     },
+    /// Words with one blank between them (or, when `many`, any number), as few as can be but two
+    /// at least: TTP's `(\S+ {1})+?\S+` and `(\S+ +)+?\S+`.
+    Phrase {
+        many: bool,
+        next: u16,
+        how: How,
+    },
+    /// Blanks and tabs up to the end of the line: TTP's `[\t ]*(?=\n|\r\n)`.
+    LineEnd,
     /// Remembers the position.
     Save(u16),
     /// `^`, `\A`

@@ -31,6 +31,7 @@ mod load;
 mod methods;
 mod output;
 mod parse;
+mod places;
 mod regex;
 mod results;
 mod template;
@@ -381,9 +382,14 @@ fn one(
     let mut matches: Vec<Vec<results::Match<'_>>> = Vec::new();
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
-        let ascii = text.is_ascii();
-        let mut parser =
-            parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget };
+        let mut parser = parse::Parser {
+            template: part,
+            text: &text,
+            places: &places::Places::new(&text),
+            ascii: text.is_ascii(),
+            ctx: &mut *ctx,
+            budget: &mut *budget,
+        };
         for index in &input.groups {
             let Some(id) = part.top.get(*index).copied() else { continue };
             let Some(group) = part.groups.get(id) else { continue };

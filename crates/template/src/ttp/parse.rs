@@ -9,6 +9,7 @@ use super::error::TtpError;
 use super::fields::Fields;
 use super::functions::{self, Context, Flag};
 use super::line::{Rule, Variable};
+use super::places::Places;
 use super::results::Match;
 use super::template::Single;
 use crate::pyre::Scratch;
@@ -53,6 +54,7 @@ fn gave_up(rule: &Rule, why: &str) -> TtpError {
 pub(crate) struct Parser<'t, 'c, 'd> {
     pub template: &'t Single,
     pub text: &'t str,
+    pub places: &'c Places,
     pub ascii: bool,
     pub ctx: &'c mut Context<'d>,
     pub budget: &'c mut Budget,
@@ -149,23 +151,17 @@ impl<'t> Parser<'t, '_, '_> {
             return Ok(None);
         }
         let bytes = self.text.as_bytes().get(..end).unwrap_or(&[]);
-        let mut at = start;
+        let mut walk = self.places.from(start);
         let mut span: Option<Span> = None;
         loop {
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let found = if rule.bare { memchr::memchr(b'\n', rest) } else { rule.prefix.find(rest) };
-            let Some(offset) = found else { return Ok(span) };
-            let candidate = at + offset;
+            let Some(candidate) = walk.next(rule.head, bytes) else { return Ok(span) };
             self.budget.tick(rule)?;
             let hit = rule
                 .pattern
                 .matches_at(bytes, candidate, self.ascii, &mut self.budget.scratch)
                 .map_err(|why| gave_up(rule, &why))?;
             let whole = if hit { self.budget.scratch.span(0) } else { None };
-            let Some((from, to)) = whole else {
-                at = candidate + 1;
-                continue;
-            };
+            let Some((from, to)) = whole else { continue };
             if self.budget.matches == 0 {
                 return Err(TtpError::limit(
                     "the text gives more matches than allowed: this line was matching",
@@ -197,7 +193,7 @@ impl<'t> Parser<'t, '_, '_> {
             if result.is_some() || rule.action.starts() {
                 out.push(Match { at: from as u64, group, rule: Some(rule), result });
             }
-            at = to.max(candidate + 1);
+            walk.skip(to.max(candidate + 1));
         }
     }
 

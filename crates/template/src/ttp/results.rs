@@ -10,7 +10,7 @@ use super::fields::Fields;
 use super::functions::Context;
 use super::group_functions::{self, Done};
 use super::line::{Action, Rule};
-use super::template::{Group, Item, Single, fixed_item};
+use super::template::{Group, Item, Part, Single, Step};
 use super::value::py_str;
 
 /// One match of a rule, or a default start (`rule` None). `result` None means tests rejected it.
@@ -64,7 +64,7 @@ impl Data<'_> {
 
 struct Record<'t> {
     data: Data<'t>,
-    path: Arc<[String]>,
+    path: Arc<[Step]>,
     /// The path where no part of it is a variable.
     fixed: Option<Arc<[Item]>>,
     path_id: Option<usize>,
@@ -98,7 +98,8 @@ pub(crate) struct Results<'t, 'c, 'd> {
     started: Vec<usize>,
     counts: Vec<u32>,
     ended: Vec<bool>,
-    paths: Map<String, Value>,
+    /// Path variables met so far and their last values.
+    paths: Vec<(String, Value)>,
     /// Records still allowed.
     pub budget: usize,
 }
@@ -120,7 +121,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             started: Vec::new(),
             counts: vec![0; template.ids],
             ended: vec![false; template.ids],
-            paths: Map::new(),
+            paths: Vec::new(),
             budget,
         }
     }
@@ -278,7 +279,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         let group = self.template.groups.get(m.group);
         self.record = Record {
             data: Data::Fields(result.into()),
-            path: group.map(|g| Arc::clone(&g.path)).unwrap_or_default(),
+            path: group.map(|g| Arc::clone(&g.steps)).unwrap_or_default(),
             fixed: group.and_then(|g| g.fixed.clone()),
             path_id: group.map(|g| g.path_id),
             group: Some(m.group),
@@ -321,7 +322,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         let mut with = "\n";
         if let Some(rule) = m.rule {
             for name in result.names() {
-                if let Some((_, Some(Some(by)))) = rule.joins.iter().find(|(n, _)| n == name) {
+                if let Some((_, by)) = rule.joins.iter().find(|(n, _)| n == name) {
                     with = by;
                 }
             }
@@ -369,8 +370,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                 }
             }
             self.record = Record { data: Data::Value(Value::Object(result)), ..Record::empty() };
-            let items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-            if let Some(path) = self.form_path(&items) {
+            if let Some(path) = self.form_path(&Step::dotted(path)) {
                 let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
                 self.save(data.into_value(), &path, false);
             }
@@ -380,34 +380,44 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     }
 
     /// Fills path variables; None where one has no value.
-    fn form_path(&mut self, path: &[String]) -> Option<Vec<Item>> {
+    fn form_path(&mut self, path: &[Step]) -> Option<Vec<Item>> {
         let mut out = Vec::with_capacity(path.len());
-        for item in path {
-            let (name, stars) = fixed_item(item);
-            if !name.contains("{{") {
-                out.push((name.to_owned(), stars));
-                continue;
-            }
+        for step in path {
             let mut made = String::new();
-            let mut rest = name;
-            while let Some(open) = rest.find("{{") {
-                let Some(close) = rest.get(open..).and_then(|r| r.find("}}")) else { break };
-                made.push_str(rest.get(..open).unwrap_or(""));
-                let var = rest.get(open + 2..open + close).unwrap_or("").trim();
-                rest = rest.get(open + close + 2..).unwrap_or("");
-                if let Some(v) = self.record.data.take(var) {
-                    made.push_str(&py_str(&v));
-                    self.paths.insert(var.to_owned(), v);
-                } else if let Some(v) = self.paths.get(var).or_else(|| self.ctx.vars.get(var)) {
-                    made.push_str(&py_str(v));
+            for part in &step.parts {
+                let name = match part {
+                    Part::Text(text) => {
+                        made.push_str(text);
+                        continue;
+                    }
+                    Part::Variable(name) => name,
+                };
+                let known = self.paths.iter().position(|(n, _)| n == name);
+                if let Some(v) = self.record.data.take(name) {
+                    push_str(&mut made, &v);
+                    match known.and_then(|at| self.paths.get_mut(at)) {
+                        Some((_, old)) => *old = v,
+                        None => self.paths.push((name.clone(), v)),
+                    }
+                } else if let Some((_, v)) = known.and_then(|at| self.paths.get(at)) {
+                    push_str(&mut made, v);
                 } else {
-                    return None;
+                    push_str(&mut made, self.ctx.vars.get(name)?);
                 }
             }
-            made.push_str(rest);
-            out.push((made, stars));
+            out.push((made, step.stars));
         }
         Some(out)
+    }
+
+    /// Remembers a whole record for path variables.
+    fn remember(&mut self, record: Option<Map<String, Value>>) {
+        for (name, value) in record.into_iter().flatten() {
+            match self.paths.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, old)) => *old = value,
+                None => self.paths.push((name, value)),
+            }
+        }
     }
 
     /// Completes the open record and saves it, where it is not to be dropped.
@@ -483,22 +493,22 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                 Done::Keep => {}
                 Done::Drop => return Ok(false),
                 Done::Item => {
-                    self.paths.extend(before.unwrap_or_default());
+                    self.remember(before);
                     let mut path = self.record.path.to_vec();
                     if let Some(last) = path.last_mut() {
-                        *last = format!("{}*", last.trim_end_matches('*'));
+                        last.stars = 1;
                     }
                     self.record.path = path.into();
                     self.record.fixed = None;
                 }
                 Done::ItemAt(item, path) => {
-                    self.paths.extend(before.unwrap_or_default());
-                    let mut items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-                    if let Some(last) = items.last_mut() {
-                        *last = format!("{}*", last.trim_end_matches('*'));
+                    self.remember(before);
+                    let mut steps = Step::dotted(&path);
+                    if let Some(last) = steps.last_mut() {
+                        last.stars = 1;
                     }
                     self.record.data = Data::Value(value);
-                    if let Some(items) = self.form_path(&items) {
+                    if let Some(items) = self.form_path(&steps) {
                         let merge = self.record.merge;
                         self.save(item, &items, merge);
                     }
@@ -544,6 +554,14 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
             _ => {}
         }
+    }
+}
+
+/// Adds what `str()` makes of a value.
+fn push_str(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => out.push_str(text),
+        other => out.push_str(&py_str(other)),
     }
 }
 
