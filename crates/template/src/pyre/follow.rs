@@ -47,6 +47,17 @@ impl Reader<'_> {
         self.first(0)
     }
 
+    /// What follows a newline that begins the program.
+    pub(super) fn second(&self) -> Set {
+        match self.build.ops.first() {
+            Some(Op::Literal { at, len: 1 }) if self.build.text.get(usize::from(*at)) == Some(&b'\n') => {
+                let (set, end) = self.first(1);
+                if end { ALL } else { set }
+            }
+            _ => ALL,
+        }
+    }
+
     /// The bytes of literals that no choice can pass over.
     pub(super) fn needs(&self) -> Set {
         let mut needs = NONE;

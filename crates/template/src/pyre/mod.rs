@@ -104,6 +104,15 @@ pub struct Lead {
 pub struct Held(plain::Set);
 
 impl Held {
+    /// Those of an empty line: its newline.
+    pub const NEWLINE: Self = Self(plain::NEWLINE);
+
+    /// Adds an ASCII byte.
+    #[inline]
+    pub const fn add(&mut self, byte: u8) {
+        self.0[(byte >> 6 & 1) as usize] |= 1 << (byte & 63);
+    }
+
     /// Those of an ASCII subject.
     pub fn of(subject: &[u8]) -> Self {
         let mut held = [0; 2];
@@ -172,7 +181,27 @@ impl std::fmt::Debug for Scratch {
     }
 }
 
+thread_local! {
+    /// What the last run of a thread left, to spare the next the making of it.
+    static SPARE: std::cell::Cell<Option<Scratch>> = const { std::cell::Cell::new(None) };
+}
+
+/// Memory of failed attempts that a thread may keep, in words.
+const SPARE_MEMO: usize = 1 << 13;
+
 impl Scratch {
+    /// The one that the last run of this thread left, or a new one.
+    pub fn reused() -> Self {
+        SPARE.take().unwrap_or_default()
+    }
+
+    /// Leaves it to the next run of this thread.
+    pub fn leave(mut self) {
+        self.slow = false;
+        self.slots.shrink(SPARE_MEMO);
+        SPARE.set(Some(self));
+    }
+
     /// Begin and end of a named group in the last match, numbered as in [`Regex::names`]; 0 is
     /// the whole match.
     #[inline]
@@ -366,6 +395,16 @@ impl Regex {
             first: plain.first.0,
             end: plain.first.1,
             needs: plain.needs,
+        })
+    }
+
+    /// Of a pattern that begins with a newline: what an ASCII line must begin with and hold. The
+    /// bytes it holds are asked only where a match cannot go on to the next line.
+    pub fn line_lead(&self) -> Lead {
+        self.plain.as_ref().map_or(Lead { first: [u64::MAX; 2], end: true, needs: [0; 2] }, |plain| Lead {
+            first: plain.second,
+            end: true,
+            needs: if plain.stays_on_line() { plain.needs } else { [0; 2] },
         })
     }
 

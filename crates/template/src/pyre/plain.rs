@@ -123,6 +123,8 @@ pub(super) struct Plain {
     sets: Box<[Set]>,
     /// What a match can begin with, and whether it can be empty at the end of the subject.
     pub first: (Set, bool),
+    /// Of a pattern that begins with a newline: what a match has next.
+    pub second: Set,
     /// Bytes that every match holds.
     pub needs: Set,
     /// Where the names of the named groups are in the pattern; the groups are numbered from 1 in
@@ -147,12 +149,14 @@ impl Plain {
         Self::read(pattern, |reader| {
             reader.build.ops.push(Op::Match);
             let first = reader.finish();
+            let second = reader.second();
             let needs = reader.needs();
             Self {
                 ops: reader.build.ops.as_slice().into(),
                 text: reader.build.text.as_slice().into(),
                 sets: reader.build.sets.as_slice().into(),
                 first,
+                second,
                 needs,
                 names: reader.build.names.as_slice().into(),
                 written: reader.written,
@@ -185,6 +189,19 @@ impl Plain {
             };
             reader.alternatives()?;
             (reader.at == pattern.len()).then(|| done(&mut reader))
+        })
+    }
+
+    /// Whether nothing but the first byte can match a newline.
+    pub fn stays_on_line(&self) -> bool {
+        self.ops.iter().enumerate().all(|(i, op)| match op {
+            Op::Literal { at, len } => {
+                let from = usize::from(*at) + usize::from(i == 0);
+                let to = usize::from(*at) + usize::from(*len);
+                !self.text.get(from..to).is_some_and(|text| text.contains(&b'\n'))
+            }
+            Op::One(set) | Op::Run { set, .. } => !has(self.set(*set), b'\n'),
+            _ => true,
         })
     }
 

@@ -28,6 +28,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// Gives back memory beyond this many words.
+    pub fn shrink(&mut self, words: usize) {
+        self.memo.clear();
+        self.memo.shrink_to(words);
+    }
+
     /// Forgets all, with room for `groups` beside the whole match.
     #[inline]
     pub fn clear(&mut self, groups: usize) {

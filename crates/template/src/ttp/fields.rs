@@ -1,53 +1,56 @@
-//! The named values of one match, in order: few, so a list serves better than a map.
+//! The named values of matches: few for each, so that a list serves better than a map.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::ops::Range;
 
 use serde_json::Value;
 
 /// A name, of the template or made by a function, and its value.
 pub(crate) type Field<'t> = (Cow<'t, str>, Value);
 
-/// Named values in the order of their first setting, as Python's dict has it. Most lines have one
-/// variable, so the first has a place of its own.
+/// The values of one match: a part of [`Fields`].
+pub(crate) type Part = Range<u32>;
+
+/// The values of all matches, one after the other, each in the order of its first setting.
 #[derive(Debug, Default)]
-pub(crate) struct Fields<'t> {
-    first: Option<Field<'t>>,
-    more: Vec<Field<'t>>,
-}
+pub(crate) struct Fields<'t>(Vec<Field<'t>>);
 
 impl<'t> Fields<'t> {
-    /// Sets a value; one that is there keeps its place.
-    pub fn set(&mut self, name: Cow<'t, str>, value: Value) {
-        let Some(first) = &mut self.first else {
-            self.first = Some((name, value));
-            return;
-        };
-        match std::iter::once(first).chain(&mut self.more).find(|(n, _)| *n == name) {
+    /// Where the values of a new match begin.
+    pub const fn begin(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Sets a value of the last match, which began at `begin`; one that is there keeps its place.
+    pub fn set(&mut self, begin: usize, name: Cow<'t, str>, value: Value) {
+        match self.0.get_mut(begin..).unwrap_or_default().iter_mut().find(|(n, _)| *n == name) {
             Some((_, old)) => *old = value,
-            None => self.more.push((name, value)),
+            None => self.0.push((name, value)),
         }
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.first.iter().chain(&self.more).map(|(n, _)| n.as_ref())
+    /// Drops the values of the last match.
+    pub fn forget(&mut self, begin: usize) {
+        self.0.truncate(begin);
     }
-}
 
-impl<'t> IntoIterator for Fields<'t> {
-    type Item = Field<'t>;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Field<'t>>, std::vec::IntoIter<Field<'t>>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+    /// The values of the last match.
+    pub fn part(&self, begin: usize) -> Part {
+        begin as u32..self.0.len() as u32
     }
-}
 
-impl<'t> From<Fields<'t>> for VecDeque<Field<'t>> {
-    fn from(fields: Fields<'t>) -> Self {
-        // Room for the lines that will add to a record.
-        let mut all = Self::with_capacity(8);
-        all.extend(fields);
-        all
+    pub fn names(&self, part: &Part) -> impl Iterator<Item = &str> {
+        let at = part.start as usize..part.end as usize;
+        self.0.get(at).unwrap_or_default().iter().map(|(n, _)| n.as_ref())
+    }
+
+    /// Takes the values of a match out.
+    pub fn take(&mut self, part: Part) -> impl DoubleEndedIterator<Item = Field<'t>> {
+        let at = part.start as usize..part.end as usize;
+        self.0
+            .get_mut(at)
+            .unwrap_or_default()
+            .iter_mut()
+            .map(|(name, value)| (std::mem::take(name), std::mem::take(value)))
     }
 }

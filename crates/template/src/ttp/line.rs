@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::error::TtpError;
 use super::literal::{self, Call};
-use super::places::Head;
+use super::places::Wanted;
 use super::regex;
 use crate::pyre::Regex;
 
@@ -43,8 +43,8 @@ pub(crate) struct Variable {
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub pattern: Regex,
-    /// Letters that every line it matches begins with.
-    pub head: Head,
+    /// What every line it matches has.
+    pub wanted: Wanted,
     /// Number of a group and the variable it feeds.
     pub captures: Vec<(u32, Variable)>,
     /// Variables fed with the whole match, when the line captures nothing.
@@ -652,7 +652,7 @@ fn finish(made: Line, number: usize) -> Result<Option<Rule>, TtpError> {
         }
     }
     Ok(Some(Rule {
-        head: regex::literal_head(&pattern),
+        wanted: Wanted::new(regex::literal_head(&pattern), compiled.line_lead()),
         pattern: compiled,
         captures,
         whole,

@@ -97,6 +97,15 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
             _ => (data, Flag::None),
         });
     }
+    let mut data = data;
+    let Value::String(s) = &mut data else { return Ok((data, Flag::None)) };
+    if call.name == "strip" && call.args.is_empty() {
+        // What every column of a table of headers runs.
+        s.truncate(s.trim_end().len());
+        let blanks = s.len() - s.trim_start().len();
+        s.drain(..blanks);
+        return Ok((data, Flag::None));
+    }
     let Value::String(s) = &data else { return Ok((data, Flag::None)) };
     let arg = |i: usize| call.args.get(i).map(py_str);
     let chars = || arg(0).unwrap_or_default();

@@ -219,6 +219,7 @@ impl Template {
             let results = self.part(part, inputs, run, &mut budget, &mut globals, &done)?;
             done.push((part.name.clone(), results));
         }
+        budget.done();
         // Outputs run once every template has its results.
         let any = self.parts.iter().any(|part| !part.outputs.is_empty());
         let plain = if any { done.clone() } else { Vec::new() };
@@ -366,7 +367,11 @@ fn one(
     budget: &mut parse::Budget,
     main: Value,
 ) -> Result<Value, TtpError> {
-    let mut text = format!("\n{text}\n\n");
+    let mut framed = String::with_capacity(text.len() + 3);
+    framed.push('\n');
+    framed.push_str(text);
+    framed.push_str("\n\n");
+    let mut text = framed;
     for (name, getter) in &part.getters {
         if let Some(v) = getters::get(getter, &text)? {
             ctx.vars.insert(name.clone(), v);
@@ -379,14 +384,17 @@ fn one(
             text = made;
         }
     }
+    let mut fields = fields::Fields::default();
     let mut matches: Vec<Vec<results::Match<'_>>> = Vec::new();
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
+        let ascii = text.is_ascii();
         let mut parser = parse::Parser {
             template: part,
             text: &text,
-            places: &places::Places::new(&text),
-            ascii: text.is_ascii(),
+            places: &places::Places::new(&text, ascii),
+            fields: &mut fields,
+            ascii,
             ctx: &mut *ctx,
             budget: &mut *budget,
         };
@@ -406,11 +414,11 @@ fn one(
     }
     let runs: Vec<Map<String, Value>> =
         part.groups.iter().map(|g| template::runs(&g.defaults, [&*ctx.globals, &ctx.vars])).collect();
-    let mut built = results::Results::new(part, &runs, ctx, main, budget.matches);
+    let mut built = results::Results::new(part, &runs, ctx, &mut fields, main, budget.matches);
     built.build(matches)?;
     let mut main = built.results;
     for (found, outputs) in apart {
-        let mut built = results::Results::new(part, &runs, ctx, Value::Object(Map::new()), budget.matches);
+        let mut built = results::Results::new(part, &runs, ctx, &mut fields, Value::Object(Map::new()), budget.matches);
         built.build(vec![found])?;
         let mut result = built.results;
         let scope = output::Scope {

@@ -3,8 +3,10 @@
 //! Every pattern of a template begins with a newline and most go on with fixed letters, so a look
 //! at the first eight bytes of each line spares nearly every run of a pattern.
 
+use crate::pyre::{Held, Lead};
+
 /// Texts up to this many bytes get an index; longer ones are searched line by line.
-const INDEXED: usize = 4 << 20;
+const INDEXED: usize = 1 << 20;
 
 /// The first letters that a line must have.
 #[derive(Debug, Clone, Copy)]
@@ -36,29 +38,68 @@ fn first_bytes(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(chunk)
 }
 
+/// What a rule asks of a line before its pattern is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    head: Head,
+    lead: Lead,
+}
+
+impl Wanted {
+    pub const fn new(head: Head, lead: Lead) -> Self {
+        Self { head, lead }
+    }
+
+    /// `lead` is asked of ASCII lines only.
+    fn fits(&self, place: &Place, ascii: bool) -> bool {
+        self.head.fits(place.head)
+            && (!ascii || self.lead.fits(Some(place.head as u8)) && self.lead.is_met(&place.held))
+    }
+}
+
+/// A newline and the line behind it.
+#[derive(Debug)]
+struct Place {
+    at: u32,
+    head: u64,
+    held: Held,
+}
+
 /// The newlines of a text.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// Where each newline is and what the line after it begins with; empty for a long text.
-    index: Vec<(u32, u64)>,
+    /// Empty for a long text.
+    index: Vec<Place>,
+    ascii: bool,
 }
 
 impl Places {
-    pub fn new(text: &str) -> Self {
+    pub fn new(text: &str, ascii: bool) -> Self {
         let bytes = text.as_bytes();
-        if bytes.len() > INDEXED {
-            return Self { index: Vec::new() };
+        let mut index: Vec<Place> = Vec::new();
+        if bytes.len() <= INDEXED {
+            index.reserve(bytes.len() / 24 + 4);
+            let mut held = Held::NEWLINE;
+            for (at, byte) in bytes.iter().enumerate() {
+                held.add(*byte);
+                if *byte == b'\n' {
+                    if let Some(last) = index.last_mut() {
+                        last.held = held;
+                    }
+                    held = Held::NEWLINE;
+                    let head = first_bytes(bytes.get(at + 1..).unwrap_or_default());
+                    index.push(Place { at: at as u32, head, held });
+                }
+            }
         }
-        let mut index = Vec::with_capacity(bytes.len() / 24);
-        for at in memchr::memchr_iter(b'\n', bytes) {
-            index.push((at as u32, first_bytes(bytes.get(at + 1..).unwrap_or_default())));
-        }
-        Self { index }
+        Self { index, ascii }
     }
 
-    /// The places within `bytes`, from `start` on, where a line begins with these letters.
+    /// The places from `start` on.
     pub fn from(&self, start: usize) -> Walk<'_> {
-        Walk { places: self, next: self.index.partition_point(|(at, _)| (*at as usize) < start), at: start }
+        let next =
+            if start == 0 { 0 } else { self.index.partition_point(|place| (place.at as usize) < start) };
+        Walk { places: self, next, at: start }
     }
 }
 
@@ -70,29 +111,28 @@ pub(crate) struct Walk<'p> {
 }
 
 impl Walk<'_> {
-    /// The next place that fits.
-    pub fn next(&mut self, head: Head, bytes: &[u8]) -> Option<usize> {
+    /// The next place within `bytes` that the rule may match.
+    pub fn next(&mut self, wanted: &Wanted, bytes: &[u8]) -> Option<usize> {
         if self.places.index.is_empty() {
             loop {
                 let found = self.at + memchr::memchr(b'\n', bytes.get(self.at..)?)?;
                 self.at = found + 1;
-                if head.fits(first_bytes(bytes.get(self.at..)?)) {
+                if wanted.head.fits(first_bytes(bytes.get(self.at..)?)) {
                     return Some(found);
                 }
             }
         }
         let rest = self.places.index.get(self.next..)?;
-        let (step, at) =
-            rest.iter().enumerate().find(|(_, (_, line))| head.fits(*line)).map(|(i, (at, _))| (i, *at))?;
+        let step = rest.iter().position(|place| wanted.fits(place, self.places.ascii))?;
         self.next += step + 1;
-        let at = at as usize;
+        let at = rest.get(step)?.at as usize;
         (at < bytes.len()).then_some(at)
     }
 
     /// Goes on behind a match.
     pub fn skip(&mut self, to: usize) {
         self.at = self.at.max(to);
-        while self.places.index.get(self.next).is_some_and(|(at, _)| (*at as usize) < to) {
+        while self.places.index.get(self.next).is_some_and(|place| (place.at as usize) < to) {
             self.next += 1;
         }
     }
@@ -103,17 +143,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lines_that_cannot_match_are_passed_over() {
+        let pattern = r"\n(?P<a>\d+):(?P<b>\S+)";
+        let wanted = Wanted::new(Head::new(b""), crate::pyre::Regex::new(pattern).unwrap().line_lead());
+        let text = "\n1 2\nx:1\n3:y\n\n";
+        let places = Places::new(text, true);
+        let mut walk = places.from(0);
+        assert_eq!(walk.next(&wanted, text.as_bytes()), Some(8));
+        assert_eq!(walk.next(&wanted, text.as_bytes()), None);
+        // A match that may go on to the next line finds its bytes there.
+        let across = crate::pyre::Regex::new(r"\n(?P<a>[^:]+):").unwrap().line_lead();
+        assert_eq!(places.from(0).next(&Wanted::new(Head::new(b""), across), text.as_bytes()), Some(0));
+    }
+
+    #[test]
     fn long_texts_give_the_same_places() {
         let text = "\nab 1\nabc\n\nx\nabcdefgh9\nabcdefgh\n\n";
-        let short = Places::new(text);
-        let long = Places { index: Vec::new() };
+        let short = Places::new(text, true);
+        let long = Places { index: Vec::new(), ascii: true };
         for letters in ["", "a", "ab", "abcdefghij", "x", "é"] {
-            let head = Head::new(letters.as_bytes());
+            let any = crate::pyre::Regex::new("\\n(?=x)?").unwrap().line_lead();
+            let wanted = Wanted::new(Head::new(letters.as_bytes()), any);
             for start in 0..text.len() {
                 let all = |places: &Places| {
                     let mut walk = places.from(start);
                     let mut found = Vec::new();
-                    while let Some(at) = walk.next(head, text.as_bytes()) {
+                    while let Some(at) = walk.next(&wanted, text.as_bytes()) {
                         found.push(at);
                         if found.len() == 2 {
                             walk.skip(at + 9);

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
-use super::fields::Fields;
+use super::fields::{Field, Fields, Part as Values};
 use super::functions::Context;
 use super::group_functions::{self, Done};
 use super::line::{Action, Rule};
 use super::template::{Group, Item, Part, Single, Step};
 use super::value::py_str;
 
-/// One match of a rule, or a default start (`rule` None). `result` None means tests rejected it.
+/// One match of a rule, or a default start (`rule` None). `fields` None means tests rejected it.
 #[derive(Debug)]
 pub(crate) struct Match<'t> {
     pub at: u64,
     pub group: usize,
     pub rule: Option<&'t Rule>,
-    pub result: Option<Fields<'t>>,
+    pub fields: Option<Values>,
 }
 
 impl Match<'_> {
@@ -34,7 +34,7 @@ impl Match<'_> {
 
 /// The data of an open record: fields while lines add to it, one value once functions ran.
 enum Data<'t> {
-    Fields(VecDeque<(std::borrow::Cow<'t, str>, Value)>),
+    Fields(VecDeque<Field<'t>>),
     Value(Value),
 }
 
@@ -93,6 +93,7 @@ pub(crate) struct Results<'t, 'c, 'd> {
     template: &'t Single,
     runs: &'t [Map<String, Value>],
     ctx: &'c mut Context<'d>,
+    fields: &'c mut Fields<'t>,
     pub results: Value,
     record: Record<'t>,
     started: Vec<usize>,
@@ -109,6 +110,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         template: &'t Single,
         runs: &'t [Map<String, Value>],
         ctx: &'c mut Context<'d>,
+        fields: &'c mut Fields<'t>,
         main: Value,
         budget: usize,
     ) -> Self {
@@ -116,6 +118,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             template,
             runs,
             ctx,
+            fields,
             results: main,
             record: Record::empty(),
             started: Vec::new(),
@@ -158,23 +161,21 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         if !groups.is_empty() {
             self.save_vars()?;
         }
-        for matches in groups {
-            let mut iter = matches.into_iter().peekable();
-            let mut same: Vec<Match<'t>> = Vec::new();
-            while let Some(first) = iter.next() {
+        for mut matches in groups {
+            let mut from = 0;
+            while let Some(first) = matches.get(from) {
                 let at = first.at;
-                same.clear();
-                same.push(first);
-                while iter.peek().is_some_and(|m| m.at == at) {
-                    same.extend(iter.next());
+                let same = matches.get(from..).unwrap_or_default();
+                let count = same.iter().take_while(|m| m.at == at).count();
+                let same = same.get(..count).unwrap_or_default();
+                let pick = from + if count == 1 { 0 } else { self.choose(same) };
+                if let Some(chosen) = matches.get_mut(pick) {
+                    self.take(chosen)?;
                 }
-                let pick = if same.len() == 1 { 0 } else { self.choose(&same) };
-                let chosen = same.swap_remove(pick);
-                self.take(chosen)?;
+                from += count;
             }
         }
-        self.finish()?;
-        Ok(())
+        self.finish()
     }
 
     /// Which of several matches at one place counts.
@@ -189,7 +190,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             if list.is_empty() {
                 continue;
             }
-            let valid = || list.iter().copied().filter(|i| same[*i].result.is_some());
+            let valid = || list.iter().copied().filter(|i| same[*i].fields.is_some());
             if let Some(i) = valid().find(|i| here(&same[*i])) {
                 return i;
             }
@@ -216,9 +217,9 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         (0..same.len()).find(|i| here(&same[*i])).unwrap_or(same.len() - 1)
     }
 
-    fn take(&mut self, mut m: Match<'t>) -> Result<(), TtpError> {
+    fn take(&mut self, m: &mut Match<'t>) -> Result<(), TtpError> {
         let id = self.id(m.group);
-        let Some(result) = m.result.take() else {
+        let Some(fields) = m.fields.take() else {
             if let Some(e) = self.ended.get_mut(id) {
                 *e = true;
             }
@@ -236,10 +237,10 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
         }
         match m.action() {
-            Action::Start => self.start(&m, result),
-            Action::StartEmpty => self.start(&m, Fields::default()),
-            Action::Add => self.add(&m, result),
-            Action::Join => self.join(&m, result),
+            Action::Start => self.start(m, fields),
+            Action::StartEmpty => self.start(m, 0..0),
+            Action::Add => self.add(m, fields),
+            Action::Join => self.join(m, fields),
             Action::End => {
                 let same = self.same_path(m.group);
                 if (same || self.started.last() != Some(&id))
@@ -257,7 +258,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             && self.record.path_id == self.template.groups.get(group).map(|g| g.path_id)
     }
 
-    fn start(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
+    fn start(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if self.budget == 0 {
             return Err(TtpError::limit("the results have more records than allowed"));
         }
@@ -277,8 +278,11 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         }
         self.finish()?;
         let group = self.template.groups.get(m.group);
+        // Room for the lines that will add to it.
+        let mut data = VecDeque::with_capacity(8);
+        data.extend(self.fields.take(fields));
         self.record = Record {
-            data: Data::Fields(result.into()),
+            data: Data::Fields(data),
             path: group.map(|g| Arc::clone(&g.steps)).unwrap_or_default(),
             fixed: group.and_then(|g| g.fixed.clone()),
             path_id: group.map(|g| g.path_id),
@@ -290,22 +294,22 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     }
 
     /// A match of a group that already started, while another group's record is open.
-    fn late(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
+    fn late(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if self.is_started(self.id(m.group)) {
-            self.start(m, result)?;
+            self.start(m, fields)?;
             self.record.merge = true;
             self.record.defaults = false;
         }
         Ok(())
     }
 
-    fn add(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
+    fn add(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
-            return self.late(m, result);
+            return self.late(m, fields);
         }
         // New fields come first, what the record has wins.
         let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
-        for (name, new) in result.into_iter().rev() {
+        for (name, new) in self.fields.take(fields).rev() {
             let value = match have.iter().position(|(k, _)| *k == name) {
                 Some(at) => have.remove(at).map_or(new, |(_, old)| old),
                 None => new,
@@ -315,20 +319,20 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         Ok(())
     }
 
-    fn join(&mut self, m: &Match<'t>, result: Fields<'t>) -> Result<(), TtpError> {
+    fn join(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
-            return self.late(m, result);
+            return self.late(m, fields);
         }
         let mut with = "\n";
         if let Some(rule) = m.rule {
-            for name in result.names() {
+            for name in self.fields.names(&fields) {
                 if let Some((_, by)) = rule.joins.iter().find(|(n, _)| n == name) {
                     with = by;
                 }
             }
         }
         let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
-        for (k, v) in result {
+        for (k, v) in self.fields.take(fields) {
             match have.iter_mut().find(|(n, _)| *n == k).map(|(_, v)| v) {
                 None => have.push_back((k, v)),
                 Some(Value::String(s)) => {
@@ -441,21 +445,23 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         {
             return Ok(());
         }
-        let path = match self.record.fixed.take() {
-            Some(path) => path,
+        let fixed = self.record.fixed.take();
+        let made = match &fixed {
+            Some(_) => Vec::new(),
             None => {
                 let path = std::mem::take(&mut self.record.path);
                 match self.form_path(&path) {
-                    Some(items) => items.into(),
+                    Some(items) => items,
                     None => return Ok(()),
                 }
             }
         };
+        let path = fixed.as_deref().unwrap_or(&made);
         if path.is_empty() {
             return Ok(());
         }
         let record = std::mem::replace(&mut self.record, Record::empty());
-        self.save(record.data.into_value(), &path, record.merge);
+        self.save(record.data.into_value(), path, record.merge);
         Ok(())
     }
 
@@ -545,7 +551,9 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                     let mut new = new;
                     new.extend(have.clone());
                     have.extend(new);
-                } else if have.is_empty() || null {
+                } else if have.is_empty() {
+                    *have = new;
+                } else if null {
                     have.extend(new);
                 } else {
                     let first = slot.take();
