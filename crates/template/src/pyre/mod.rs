@@ -103,23 +103,33 @@ pub struct Lead {
 #[derive(Clone, Copy, Debug)]
 pub struct Held(plain::Set);
 
-impl Held {
-    /// Those of an empty line: its newline.
-    pub const NEWLINE: Self = Self(plain::NEWLINE);
-
-    /// Adds an ASCII byte.
-    #[inline]
-    pub const fn add(&mut self, byte: u8) {
-        self.0[(byte >> 6 & 1) as usize] |= 1 << (byte & 63);
+/// The bit of each byte in a set; bytes beyond ASCII have none.
+const BITS: [plain::Set; 256] = {
+    let mut bits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        bits[byte][byte >> 6] = 1 << (byte & 63);
+        byte += 1;
     }
+    bits
+};
 
+impl Held {
     /// Those of an ASCII subject.
     pub fn of(subject: &[u8]) -> Self {
         let mut held = [0; 2];
         for byte in subject {
-            held[usize::from(byte >> 6 & 1)] |= 1 << (byte & 63);
+            let bit = &BITS[usize::from(*byte)];
+            held[0] |= bit[0];
+            held[1] |= bit[1];
         }
         Self(held)
+    }
+
+    /// Those of a line and the newline before it.
+    pub fn of_line(line: &[u8]) -> Self {
+        let Self(held) = Self::of(line);
+        Self([held[0] | plain::NEWLINE[0], held[1]])
     }
 }
 

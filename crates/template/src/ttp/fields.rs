@@ -12,10 +12,15 @@ pub(crate) type Field<'t> = (Cow<'t, str>, Value);
 pub(crate) type Part = Range<u32>;
 
 /// The values of all matches, one after the other, each in the order of its first setting.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fields<'t>(Vec<Field<'t>>);
 
 impl<'t> Fields<'t> {
+    /// With room for some.
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(32))
+    }
+
     /// Where the values of a new match begin.
     pub const fn begin(&self) -> usize {
         self.0.len()

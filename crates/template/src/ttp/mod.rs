@@ -39,6 +39,7 @@ mod text;
 mod value;
 mod xml;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -290,7 +291,7 @@ impl Template {
         let lookups = more.as_ref().unwrap_or(&part.lookups);
         let mut results: Vec<Value> = Vec::new();
         let mut main = Value::Object(Map::new());
-        for (_, input) in &all {
+        for (_, input) in all.iter() {
             for text in &input.texts {
                 let mut ctx = Context {
                     vars: merged(&part.vars, &run.vars),
@@ -342,7 +343,10 @@ fn merged(own: &Map<String, Value>, more: &Map<String, Value>) -> Map<String, Va
     out
 }
 
-fn with_inputs(part: &Single, inputs: &[Input]) -> Vec<(String, template::Input)> {
+fn with_inputs<'p>(part: &'p Single, inputs: &[Input]) -> Cow<'p, [(String, template::Input)]> {
+    if inputs.is_empty() {
+        return part.inputs.as_slice().into();
+    }
     let mut all = part.inputs.clone();
     for input in inputs {
         if input.template.as_ref().is_some_and(|t| *t != part.name) {
@@ -351,11 +355,11 @@ fn with_inputs(part: &Single, inputs: &[Input]) -> Vec<(String, template::Input)
         let texts: Vec<Arc<str>> = input.texts.iter().map(|t| Arc::from(t.as_str())).collect();
         part.input(&mut all, &input.name, &texts, &input.groups);
     }
-    all
+    all.into()
 }
 
 fn counts(part: &Single, inputs: &[Input]) -> Vec<(String, usize)> {
-    with_inputs(part, inputs).into_iter().map(|(n, i)| (n, i.texts.len())).collect()
+    with_inputs(part, inputs).iter().map(|(n, i)| (n.clone(), i.texts.len())).collect()
 }
 
 /// Parses one text into results.
@@ -384,7 +388,7 @@ fn one(
             text = made;
         }
     }
-    let mut fields = fields::Fields::default();
+    let mut fields = fields::Fields::new();
     let mut matches: Vec<Vec<results::Match<'_>>> = Vec::new();
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {

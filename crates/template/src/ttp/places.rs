@@ -79,17 +79,19 @@ impl Places {
         let mut index: Vec<Place> = Vec::new();
         if bytes.len() <= INDEXED {
             index.reserve(bytes.len() / 24 + 4);
-            let mut held = Held::NEWLINE;
-            for (at, byte) in bytes.iter().enumerate() {
-                held.add(*byte);
-                if *byte == b'\n' {
-                    if let Some(last) = index.last_mut() {
-                        last.held = held;
-                    }
-                    held = Held::NEWLINE;
-                    let head = first_bytes(bytes.get(at + 1..).unwrap_or_default());
-                    index.push(Place { at: at as u32, head, held });
+            let mut from = 0;
+            let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
+            for end in ends {
+                let line = bytes.get(from..end).unwrap_or_default();
+                if let Some(newline) = from.checked_sub(1) {
+                    index.push(Place {
+                        at: newline as u32,
+                        // The newline that ends an empty line is its first byte.
+                        head: first_bytes(bytes.get(from..).unwrap_or_default()),
+                        held: Held::of_line(line),
+                    });
                 }
+                from = end + 1;
             }
         }
         Self { index, ascii }

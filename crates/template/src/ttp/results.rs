@@ -621,10 +621,17 @@ fn by_path<'v>(mut at: &'v mut Value, path: &[Item]) -> Option<&'v mut Value> {
                 }
                 let Value::Object(m) = at else { return None };
                 let name = &path.get(i)?.0;
-                if !m.contains_key(name) {
-                    m.insert(name.clone(), branch(path.get(i..)?));
-                }
-                at = m.get_mut(name)?;
+                // Few names are found faster one by one than by their hash.
+                let place = if m.len() <= 8 { m.keys().position(|k| k == name) } else { None };
+                at = match place {
+                    Some(place) => m.values_mut().nth(place)?,
+                    None => {
+                        if m.len() <= 8 || !m.contains_key(name) {
+                            m.insert(name.clone(), branch(path.get(i..)?));
+                        }
+                        m.get_mut(name)?
+                    }
+                };
                 i += 1;
             }
             Value::Array(a) => {
