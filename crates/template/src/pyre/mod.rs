@@ -490,7 +490,7 @@ mod tests {
             ("(?P<n>a)(?P<n>b)", "redefinition of group name 'n' as group 2; was group 1 at position 12"),
             ("(?<=a+)b", "look-behind requires fixed-width pattern"),
             ("a(?i)b", "global flags not at the start of the expression at position 1"),
-            ("a{3,2}", "min repeat greater than max repeat at position 1"),
+            ("a{3,2}", "min repeat greater than max repeat at position 2"),
         ] {
             assert_eq!(Regex::new(pattern).unwrap_err(), message, "{pattern}");
         }

@@ -38,6 +38,7 @@ mod template;
 mod text;
 mod value;
 mod xml;
+mod yaml;
 
 use std::borrow::Cow;
 use std::sync::Arc;

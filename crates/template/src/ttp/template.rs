@@ -153,6 +153,10 @@ pub(crate) fn compile(text: &str, name: &str, options: &Options) -> Result<Vec<S
             options.max_template
         )));
     }
+    // As the reference has it, no text is no template.
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let root = xml::root(text)?;
     let (own, nested) = single(root, name, &options.base_path, &options.filters, options, 0)?;
     Ok(if nested.is_empty() { vec![own] } else { nested })
