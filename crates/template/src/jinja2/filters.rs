@@ -21,8 +21,12 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("truncate", truncate);
     environment.add_filter("groupby", groupby);
     environment.add_filter("bounded", bounded);
+    environment.add_filter("mutable", super::mutable::mutable);
+    environment.add_filter("kept", super::guard::kept);
+    environment.add_filter("looped", super::guard::looped);
     environment.add_filter("format", format_filter);
     environment.add_filter("replace", replace);
+    super::python::add(environment);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(formatter);
     environment.add_test("callable", |value: Value| value.kind() == ValueKind::Plain);
@@ -42,6 +46,7 @@ fn bounded(value: Value, most: usize) -> Result<Value, Error> {
         None if value.kind() == ValueKind::Seq => value.len().unwrap_or(0),
         None => 0,
     };
+    super::guard::charge(if value.as_str().is_some() { length / 256 } else { length })?;
     if length > most { Err(too_large("joining texts or lists")) } else { Ok(value) }
 }
 
@@ -125,31 +130,16 @@ fn formatter(
         escape(&python_str(value), &mut text);
         return out.write_str(&text).map_err(Error::from);
     }
-    if value.kind() == ValueKind::Number && !value.is_integer() {
+    let number = value.kind() == ValueKind::Number && !value.is_integer();
+    if number || matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
         return out.write_str(&python_str(value)).map_err(Error::from);
     }
     minijinja::escape_formatter(out, state, value)
 }
 
-/// Text of a value; floats by Python's rules for exponents.
+/// Text of a value.
 fn python_str(value: &Value) -> String {
-    if value.kind() == ValueKind::Number
-        && !value.is_integer()
-        && let Ok(number) = f64::try_from(value.clone())
-        && number != 0.0
-        && number.is_finite()
-        && !(1e-4..1e16).contains(&number.abs())
-    {
-        let text = format!("{number:e}");
-        if let Some((mantissa, exponent)) = text.split_once('e') {
-            let (sign, digits) = match exponent.strip_prefix('-') {
-                Some(digits) => ('-', digits),
-                None => ('+', exponent),
-            };
-            return format!("{mantissa}e{sign}{digits:0>2}");
-        }
-    }
-    value.to_string()
+    super::python::text(value)
 }
 
 fn escape_filter(value: Value) -> Value {
@@ -263,7 +253,7 @@ fn indent(
 }
 
 /// `truncate(length=255, killwords=False, end='...', leeway=5)`.
-fn truncate(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+fn truncate(value: Value, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let argument = |at: usize, name: &str| -> Result<Option<Value>, Error> {
         match arguments.get(at) {
             Some(value) => Ok(Some(value.clone())),
@@ -283,15 +273,22 @@ fn truncate(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Stri
             format!("expected length >= {end_length}, got {length}"),
         ));
     }
+    let Some(text) = value.as_str() else {
+        // Python asks for the length before it cuts.
+        return match value.len() {
+            Some(n) if n <= length.saturating_add(leeway) => Ok(value),
+            _ => Err(Error::new(ErrorKind::InvalidOperation, "truncate: the value is no text")),
+        };
+    };
     if text.chars().count() <= length.saturating_add(leeway) {
-        return Ok(text);
+        return Ok(value);
     }
     let kept: String = text.chars().take(length - end_length).collect();
     if killwords {
-        return Ok(kept + &end);
+        return Ok(Value::from(kept + &end));
     }
     let cut = kept.rfind(' ').map_or(kept.as_str(), |at| &kept[..at]);
-    Ok(format!("{cut}{end}"))
+    Ok(Value::from(format!("{cut}{end}")))
 }
 
 /// `groupby(attribute, default=None, case_sensitive=False)`: a group is named by its first item.

@@ -31,8 +31,11 @@
 //! | integers beyond 128 bits | "invalid operation" |
 
 mod filters;
+mod guard;
 mod methods;
+mod mutable;
 mod percent;
+mod python;
 
 use std::io::{self, Write};
 
@@ -137,6 +140,9 @@ impl Options {
 pub struct Template {
     environment: Environment<'static>,
     output_bytes: usize,
+    time: std::time::Duration,
+    /// Whether the template changes lists or maps.
+    mutable: bool,
 }
 
 /// An environment with everything but the template and its syntax; cloned for each template.
@@ -184,11 +190,20 @@ impl Template {
         );
         environment.set_fuel(Some(limits.fuel));
         environment.set_recursion_limit(limits.recursion);
+        let mutable = mutable::is_wanted(text);
+        if mutable {
+            environment.add_filter("list", |value: Value| mutable::mutable(value));
+        }
         let text = newlines(text, &options.newline_sequence);
         let text = percent::line_statements(&text, options);
-        let text = percent::rewrite(&text, options);
+        let text = percent::rewrite(&text, options, mutable).map_err(|line| TemplateError {
+            engine: "jinja2",
+            message: format!("the expression is too long or nested too deeply: split it (line {line})"),
+            line: Some(line),
+            code: code::LIMIT,
+        })?;
         environment.add_template_owned(NAME, text.into_owned()).map_err(|e| convert(&e))?;
-        Ok(Self { environment, output_bytes: limits.output_bytes })
+        Ok(Self { environment, output_bytes: limits.output_bytes, time: limits.time, mutable })
     }
 }
 
@@ -227,10 +242,18 @@ impl Renderer for Template {
         let mut out = Bounded { bytes: Vec::new(), most: self.output_bytes };
         let root = if context.is_null() {
             context! {}
+        } else if self.mutable {
+            mutable::context(context)
         } else {
             Value::from(minijinja::value::Serde(context))
         };
-        if let Err(error) = template.render_captured_to(root, &mut out) {
+        guard::begin(std::time::Instant::now() + self.time);
+        let done = template.render_captured_to(root, &mut out);
+        if guard::was_late() {
+            let message = "the template took longer than allowed".to_owned();
+            return Err(TemplateError { engine: "jinja2", message, line: None, code: code::LIMIT });
+        }
+        if let Err(error) = done {
             if error.kind() == ErrorKind::WriteFailure {
                 return Err(TemplateError::new(
                     "jinja2",

@@ -1,0 +1,390 @@
+//! Lists and maps that templates change: `{% set _ = rows.append(row) %}`, `{% set _ = d.update(x) %}`.
+//!
+//! minijinja's own never change. Only a template that calls such a method gets these: its literals
+//! pass the filter `mutable`, and its context is made of them.
+//!
+//! Nothing may hold itself, and nesting is bounded, since values are dropped by recursion: every
+//! container knows how deep it may be below others, and what is put into it is told so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
+use parking_lot::Mutex;
+
+use super::guard::{NESTED, charge};
+
+/// Methods that change what they are called on.
+const CHANGES: &[&str] = &[
+    ".append(", ".extend(", ".insert(", ".pop(", ".remove(", ".sort(", ".reverse(", ".clear(", ".update(",
+    ".setdefault(", ".popitem(", ".copy(",
+];
+
+/// Whether a template may change a list or a map.
+pub fn is_wanted(text: &str) -> bool {
+    CHANGES.iter().any(|method| text.contains(method))
+}
+
+/// A context whose lists and maps can be changed.
+pub fn context(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Array(items) => List::new(items.iter().map(context).collect(), 1),
+        serde_json::Value::Object(map) => {
+            Dict::new(map.iter().map(|(k, v)| (Value::from(k.as_str()), context(v))), 1)
+        }
+        other => Value::from(minijinja::value::Serde(other)),
+    }
+}
+
+/// The filter `mutable`: a literal that can be changed.
+pub fn mutable(value: Value) -> Result<Value, Error> {
+    let made = match value.kind() {
+        // `(1, 2)` is a tuple.
+        ValueKind::Seq | ValueKind::Iterable => List::new(value.try_iter()?.collect(), 0),
+        ValueKind::Map => {
+            let mut entries = Vec::new();
+            for key in value.try_iter()? {
+                let item = value.get_item(&key)?;
+                entries.push((key, item));
+            }
+            Dict::new(entries.into_iter(), 0)
+        }
+        _ => return Ok(value),
+    };
+    charge(made.len().unwrap_or(0))?;
+    for child in children(&made) {
+        settle(&child, 1)?;
+    }
+    Ok(made)
+}
+
+fn children(value: &Value) -> Vec<Value> {
+    match value.kind() {
+        ValueKind::Seq => value.try_iter().into_iter().flatten().collect(),
+        ValueKind::Map => {
+            value.try_iter().into_iter().flatten().map(|k| value.get_item(&k).unwrap_or_default()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Tells a value and all it holds how deep it is. Something that holds itself has no end.
+fn settle(value: &Value, level: usize) -> Result<(), Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
+        return Ok(());
+    }
+    if level > NESTED {
+        return Err(Error::new(
+            ErrorKind::OutOfFuel,
+            format!("lists and maps may be nested at most {NESTED} deep, and never hold themselves"),
+        ));
+    }
+    let known = value
+        .downcast_object_ref::<List>()
+        .map(|list| &list.level)
+        .or_else(|| value.downcast_object_ref::<Dict>().map(|dict| &dict.level));
+    if let Some(known) = known {
+        if known.load(Relaxed) >= level {
+            return Ok(());
+        }
+        known.store(level, Relaxed);
+    }
+    charge(1 + value.len().unwrap_or(0))?;
+    children(value).iter().try_for_each(|child| settle(child, level + 1))
+}
+
+fn failed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// A method that is not of this file: a callable value of that name, or one of all lists and maps.
+fn other(found: Option<Value>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+    match found {
+        Some(value) => value.call(state, args),
+        None => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// A list.
+#[derive(Debug)]
+struct List {
+    items: Mutex<Vec<Value>>,
+    level: AtomicUsize,
+}
+
+impl List {
+    fn new(items: Vec<Value>, level: usize) -> Value {
+        Value::from_object(Self { items: Mutex::new(items), level: AtomicUsize::new(level) })
+    }
+
+    /// Checks what is to be put in.
+    fn admit(&self, item: &Value) -> Result<(), Error> {
+        charge(1)?;
+        settle(item, self.level.load(Relaxed) + 1)
+    }
+}
+
+/// The place of an index that may count from the end.
+fn place(index: i64, length: usize) -> Option<usize> {
+    let at = if index < 0 { i64::try_from(length).ok()?.checked_add(index)? } else { index };
+    usize::try_from(at).ok()
+}
+
+impl Object for List {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let items = self.items.lock();
+        items.get(place(key.as_i64()?, items.len())?).cloned()
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(self.items.lock().len())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        state: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        let none = Value::from(());
+        match method {
+            "append" => {
+                let (item,): (Value,) = from_args(args)?;
+                self.admit(&item)?;
+                self.items.lock().push(item);
+            }
+            "extend" => {
+                let (more,): (Value,) = from_args(args)?;
+                let more: Vec<Value> = more.try_iter()?.collect();
+                charge(more.len() + self.items.lock().len() / 4)?;
+                more.iter().try_for_each(|item| self.admit(item))?;
+                self.items.lock().extend(more);
+            }
+            "insert" => {
+                let (index, item): (i64, Value) = from_args(args)?;
+                self.admit(&item)?;
+                let mut items = self.items.lock();
+                charge(items.len() / 8)?;
+                let at = place(index, items.len()).unwrap_or(0).min(items.len());
+                items.insert(at, item);
+            }
+            "pop" => {
+                let (index,): (Option<i64>,) = from_args(args)?;
+                let mut items = self.items.lock();
+                charge(items.len() / 8)?;
+                let at = place(index.unwrap_or(-1), items.len()).filter(|at| *at < items.len());
+                return at.map(|at| items.remove(at)).ok_or_else(|| failed("pop index out of range"));
+            }
+            "remove" => {
+                let (item,): (Value,) = from_args(args)?;
+                let mut items = self.items.lock();
+                charge(items.len())?;
+                match items.iter().position(|other| *other == item) {
+                    Some(at) => drop(items.remove(at)),
+                    None => return Err(failed("list.remove(x): x not in list")),
+                }
+            }
+            "sort" => {
+                let (named,): (Kwargs,) = from_args(args)?;
+                let reverse = named.get::<Option<bool>>("reverse")?.unwrap_or(false);
+                named.assert_all_used()?;
+                let mut items = self.items.lock();
+                charge(items.len() * 4)?;
+                items.sort();
+                if reverse {
+                    items.reverse();
+                }
+            }
+            "reverse" if args.is_empty() => self.items.lock().reverse(),
+            "clear" if args.is_empty() => self.items.lock().clear(),
+            "copy" if args.is_empty() => {
+                let items = self.items.lock().clone();
+                charge(items.len())?;
+                return Ok(Self::new(items, 0));
+            }
+            _ => return other(None, state, args),
+        }
+        Ok(none)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    order: Vec<(Value, Value)>,
+    index: HashMap<Value, usize>,
+}
+
+impl Entries {
+    fn set(&mut self, key: Value, value: Value) {
+        match self.index.get(&key).and_then(|at| self.order.get_mut(*at)) {
+            Some((_, old)) => *old = value,
+            None => {
+                self.index.insert(key.clone(), self.order.len());
+                self.order.push((key, value));
+            }
+        }
+    }
+
+    fn get(&self, key: &Value) -> Option<Value> {
+        self.order.get(*self.index.get(key)?).map(|(_, v)| v.clone())
+    }
+
+    fn remove(&mut self, key: &Value) -> Option<(Value, Value)> {
+        let at = self.index.remove(key)?;
+        let gone = self.order.remove(at);
+        self.index.values_mut().filter(|i| **i > at).for_each(|i| *i -= 1);
+        Some(gone)
+    }
+}
+
+/// A map.
+#[derive(Debug)]
+struct Dict {
+    entries: Mutex<Entries>,
+    level: AtomicUsize,
+}
+
+impl Dict {
+    fn new(entries: impl Iterator<Item = (Value, Value)>, level: usize) -> Value {
+        let mut all = Entries::default();
+        entries.for_each(|(k, v)| all.set(k, v));
+        Value::from_object(Self { entries: Mutex::new(all), level: AtomicUsize::new(level) })
+    }
+
+    fn put(&self, key: Value, value: Value) -> Result<(), Error> {
+        charge(1)?;
+        settle(&value, self.level.load(Relaxed) + 1)?;
+        self.entries.lock().set(key, value);
+        Ok(())
+    }
+}
+
+/// Keys and values of a map or a list of pairs.
+fn pairs(value: &Value) -> Result<Vec<(Value, Value)>, Error> {
+    let mut out = Vec::new();
+    for item in value.try_iter()? {
+        if value.kind() == ValueKind::Map {
+            let inner = value.get_item(&item)?;
+            out.push((item, inner));
+        } else {
+            let pair: Vec<Value> = item.try_iter()?.take(3).collect();
+            match <[Value; 2]>::try_from(pair) {
+                Ok([key, inner]) => out.push((key, inner)),
+                Err(_) => return Err(failed("update needs a map or a list of pairs")),
+            }
+        }
+    }
+    Ok(out)
+}
+
+impl Object for Dict {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.entries.lock().get(key)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.entries.lock().order.iter().map(|(k, _)| k.clone()).collect())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.entries.lock().order.len())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        state: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        match method {
+            "update" => {
+                let (more, named): (Option<Value>, Kwargs) = from_args(args)?;
+                if let Some(more) = more {
+                    for (key, value) in pairs(&more)? {
+                        self.put(key, value)?;
+                    }
+                }
+                for name in named.args() {
+                    self.put(Value::from(name), named.peek(name)?)?;
+                }
+            }
+            "pop" => {
+                let (key, by): (Value, Option<Value>) = from_args(args)?;
+                let mut entries = self.entries.lock();
+                charge(entries.order.len() / 4)?;
+                let gone = entries.remove(&key).map(|(_, v)| v).or(by);
+                return gone.ok_or_else(|| failed(format!("pop: there is no key {key:?}")));
+            }
+            "popitem" if args.is_empty() => {
+                let mut entries = self.entries.lock();
+                let key = entries.order.last().map(|(k, _)| k.clone());
+                let gone = key.and_then(|key| entries.remove(&key));
+                let (key, value) = gone.ok_or_else(|| failed("popitem: the map is empty"))?;
+                return Ok(Value::from(vec![key, value]));
+            }
+            "setdefault" => {
+                let (key, by): (Value, Option<Value>) = from_args(args)?;
+                if let Some(known) = self.entries.lock().get(&key) {
+                    return Ok(known);
+                }
+                let by = by.unwrap_or_else(|| Value::from(()));
+                self.put(key, by.clone())?;
+                return Ok(by);
+            }
+            "clear" if args.is_empty() => *self.entries.lock() = Entries::default(),
+            "copy" if args.is_empty() => {
+                let entries = self.entries.lock().order.clone();
+                charge(entries.len())?;
+                return Ok(Self::new(entries.into_iter(), 0));
+            }
+            _ => return other(self.get_value(&Value::from(method)), state, args),
+        }
+        Ok(Value::from(()))
+    }
+}
+
+/// Gives every list and map literal of an expression, and every `dict(...)`, to the filter.
+pub fn literals(code: &str, out: &mut String) {
+    use super::percent::{closing, token};
+    let mut at = 0;
+    // Whether an operand stands before, so that a bracket is an index or a call.
+    let mut after_operand = false;
+    while at < code.len() {
+        let length = token(&code[at..]);
+        let piece = &code[at..at + length];
+        let call = piece == "dict" && !after_operand && code[at + length..].starts_with('(');
+        if (matches!(piece, "[" | "{") && !after_operand) || call {
+            let open = if call { at + length } else { at };
+            let end = closing(code, open);
+            if end < code.len() {
+                out.push('(');
+                out.push_str(&code[at..=open]);
+                literals(&code[open + 1..end], out);
+                out.push_str(&code[end..=end]);
+                out.push_str("|mutable)");
+                at = end + 1;
+                after_operand = true;
+                continue;
+            }
+        }
+        out.push_str(piece);
+        at += length;
+        if !piece.trim().is_empty() {
+            after_operand = match piece {
+                "and" | "or" | "not" | "in" | "is" | "if" | "else" | "elif" | "for" | "set" | "return" => false,
+                ")" | "]" | "}" => true,
+                _ => piece.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\'')),
+            };
+        }
+    }
+}
