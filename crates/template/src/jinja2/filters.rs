@@ -22,7 +22,8 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("groupby", groupby);
     environment.add_filter("bounded", bounded);
     environment.add_filter("mutable", super::mutable::mutable);
-    environment.add_filter("kept", super::guard::kept);
+    environment.add_function("namespace", super::mutable::namespace);
+    environment.add_function("cycler", |items: Rest<Value>| Value::from_object(Cycler::new(items.0)));
     environment.add_filter("looped", super::guard::looped);
     environment.add_filter("format", format_filter);
     environment.add_filter("replace", replace);
@@ -273,6 +274,9 @@ fn truncate(value: Value, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Valu
             format!("expected length >= {end_length}, got {length}"),
         ));
     }
+    if value.is_undefined() {
+        return Ok(value);
+    }
     let Some(text) = value.as_str() else {
         // Python asks for the length before it cuts.
         return match value.len() {
@@ -292,7 +296,16 @@ fn truncate(value: Value, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Valu
 }
 
 /// `groupby(attribute, default=None, case_sensitive=False)`: a group is named by its first item.
-fn groupby(value: Value, attribute: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+fn groupby(
+    value: Value,
+    attribute: Option<Value>,
+    default: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let attribute = match attribute {
+        Some(attribute) => attribute,
+        None => kwargs.get("attribute")?,
+    };
     let default = default.or(kwargs.get("default")?);
     let case_sensitive: bool = kwargs.get::<Option<bool>>("case_sensitive")?.unwrap_or(false);
     kwargs.assert_all_used()?;
@@ -356,6 +369,63 @@ impl minijinja::value::Object for Group {
 
     fn enumerate(self: &std::sync::Arc<Self>) -> minijinja::value::Enumerator {
         minijinja::value::Enumerator::Seq(2)
+    }
+
+    fn render(self: &std::sync::Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = String::from("(");
+        super::python::repr(&self.grouper, &mut out);
+        out.push_str(", ");
+        super::python::repr(&self.list, &mut out);
+        out.push(')');
+        f.write_str(&out)
+    }
+}
+
+/// `cycler('a', 'b')`, with `next()`, `current` and `reset()`.
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: std::sync::atomic::AtomicUsize,
+}
+
+impl Cycler {
+    fn new(items: Vec<Value>) -> Self {
+        Self { items, at: std::sync::atomic::AtomicUsize::new(0) }
+    }
+
+    fn current(&self) -> Value {
+        let at = self.at.load(std::sync::atomic::Ordering::Relaxed);
+        self.items.get(at % self.items.len().max(1)).cloned().unwrap_or_default()
+    }
+}
+
+impl minijinja::value::Object for Cycler {
+    fn repr(self: &std::sync::Arc<Self>) -> minijinja::value::ObjectRepr {
+        minijinja::value::ObjectRepr::Plain
+    }
+
+    fn get_value(self: &std::sync::Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some("current")).then(|| self.current())
+    }
+
+    fn call_method(
+        self: &std::sync::Arc<Self>,
+        _: &mut minijinja::State<'_, '_>,
+        method: &str,
+        _: &[Value],
+    ) -> Result<Value, Error> {
+        match method {
+            "next" => {
+                let current = self.current();
+                self.at.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(current)
+            }
+            "reset" => {
+                self.at.store(0, std::sync::atomic::Ordering::Relaxed);
+                Ok(Value::from(()))
+            }
+            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+        }
     }
 }
 

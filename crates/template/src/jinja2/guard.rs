@@ -15,7 +15,7 @@ use super::percent::token;
 
 /// Most operators, filters, attributes and calls in a row, brackets within counted on.
 const DEEPEST: usize = 400;
-/// How deeply lists and maps may be nested that a `namespace` keeps.
+/// How deeply lists, maps and namespaces may be nested in each other that a template fills.
 pub const NESTED: usize = 64;
 /// List items that filters and joins of one render may touch.
 const WORK: u64 = 20_000_000;
@@ -87,42 +87,6 @@ fn depth(code: &str, at: &mut usize) -> usize {
         }
     }
     deepest.max(chain + inner)
-}
-
-/// A value that a namespace is to keep: not nested too deeply, and no chain of lazy steps.
-pub fn kept(value: Value) -> Result<Value, Error> {
-    let value = if value.kind() == ValueKind::Iterable {
-        let items: Vec<Value> = value.try_iter()?.collect();
-        charge(items.len())?;
-        Value::from(items)
-    } else {
-        value
-    };
-    nested(&value, 0)?;
-    Ok(value)
-}
-
-fn nested(value: &Value, depth: usize) -> Result<(), Error> {
-    let map = match value.kind() {
-        ValueKind::Seq => false,
-        ValueKind::Map => true,
-        _ => return Ok(()),
-    };
-    if depth >= NESTED {
-        return Err(Error::new(
-            ErrorKind::OutOfFuel,
-            format!("lists and maps may be nested at most {NESTED} deep in a namespace"),
-        ));
-    }
-    charge(1 + value.len().unwrap_or(0) / 8)?;
-    for item in value.try_iter()? {
-        if map {
-            nested(&value.get_item(&item)?, depth + 1)?;
-        } else {
-            nested(&item, depth + 1)?;
-        }
-    }
-    Ok(())
 }
 
 /// What a loop runs over: nothing is no list, as in Python, and a long one is timed.

@@ -1,14 +1,14 @@
 //! Lists and maps that templates change: `{% set _ = rows.append(row) %}`, `{% set _ = d.update(x) %}`.
 //!
 //! minijinja's own never change. Only a template that calls such a method gets these: its literals
-//! pass the filter `mutable`, and its context is made of them.
+//! pass the filter `mutable`, and its context is made of them. Namespaces are always of this kind.
 //!
 //! Nothing may hold itself, and nesting is bounded, since values are dropped by recursion: every
 //! container knows how deep it may be below others, and what is put into it is told so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -54,45 +54,65 @@ pub fn mutable(value: Value) -> Result<Value, Error> {
         _ => return Ok(value),
     };
     charge(made.len().unwrap_or(0))?;
-    for child in children(&made) {
-        settle(&child, 1)?;
-    }
+    each_child(&made, |child| settle(child, 1, 0))?;
     Ok(made)
 }
 
-fn children(value: &Value) -> Vec<Value> {
+/// Calls for everything a value holds.
+fn each_child(value: &Value, mut call: impl FnMut(&Value) -> Result<(), Error>) -> Result<(), Error> {
+    // Most are plain lists, which need no copies.
+    if let Some(items) = value.downcast_object_ref::<Vec<Value>>() {
+        return items.iter().try_for_each(call);
+    }
     match value.kind() {
-        ValueKind::Seq => value.try_iter().into_iter().flatten().collect(),
-        ValueKind::Map => {
-            value.try_iter().into_iter().flatten().map(|k| value.get_item(&k).unwrap_or_default()).collect()
-        }
-        _ => Vec::new(),
+        ValueKind::Seq => value.try_iter()?.try_for_each(|item| call(&item)),
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| call(&value.get_item(&key)?)),
+        _ => Ok(()),
     }
 }
 
-/// Tells a value and all it holds how deep it is. Something that holds itself has no end.
-fn settle(value: &Value, level: usize) -> Result<(), Error> {
+/// What a container knows of its place.
+#[derive(Debug)]
+struct Place {
+    id: u64,
+    /// How deep it may be below others.
+    level: AtomicUsize,
+}
+
+impl Place {
+    fn new(level: usize) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { id: NEXT.fetch_add(1, Relaxed), level: AtomicUsize::new(level) }
+    }
+
+    /// Checks what is to be put in, and tells all of it how deep it is.
+    fn admit(&self, value: &Value) -> Result<(), Error> {
+        charge(1)?;
+        settle(value, self.level.load(Relaxed) + 1, self.id)
+    }
+}
+
+/// Tells a value and all it holds how deep it is; `above` may not be among them.
+fn settle(value: &Value, level: usize, above: u64) -> Result<(), Error> {
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
         return Ok(());
     }
-    if level > NESTED {
+    let known = value
+        .downcast_object_ref::<List>()
+        .map(|list| &list.place)
+        .or_else(|| value.downcast_object_ref::<Dict>().map(|dict| &dict.place))
+        .or_else(|| value.downcast_object_ref::<Namespace>().map(|space| &space.0.place));
+    if level > NESTED || known.is_some_and(|place| place.id == above) {
         return Err(Error::new(
             ErrorKind::OutOfFuel,
             format!("lists and maps may be nested at most {NESTED} deep, and never hold themselves"),
         ));
     }
-    let known = value
-        .downcast_object_ref::<List>()
-        .map(|list| &list.level)
-        .or_else(|| value.downcast_object_ref::<Dict>().map(|dict| &dict.level));
-    if let Some(known) = known {
-        if known.load(Relaxed) >= level {
-            return Ok(());
-        }
-        known.store(level, Relaxed);
+    if let Some(place) = known {
+        place.level.fetch_max(level, Relaxed);
     }
-    charge(1 + value.len().unwrap_or(0))?;
-    children(value).iter().try_for_each(|child| settle(child, level + 1))
+    charge(1 + value.len().unwrap_or(0) / 16)?;
+    each_child(value, |child| settle(child, level + 1, above))
 }
 
 fn failed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -111,23 +131,17 @@ fn other(found: Option<Value>, state: &mut State<'_, '_>, args: &[Value]) -> Res
 #[derive(Debug)]
 struct List {
     items: Mutex<Vec<Value>>,
-    level: AtomicUsize,
+    place: Place,
 }
 
 impl List {
     fn new(items: Vec<Value>, level: usize) -> Value {
-        Value::from_object(Self { items: Mutex::new(items), level: AtomicUsize::new(level) })
-    }
-
-    /// Checks what is to be put in.
-    fn admit(&self, item: &Value) -> Result<(), Error> {
-        charge(1)?;
-        settle(item, self.level.load(Relaxed) + 1)
+        Value::from_object(Self { items: Mutex::new(items), place: Place::new(level) })
     }
 }
 
-/// The place of an index that may count from the end.
-fn place(index: i64, length: usize) -> Option<usize> {
+/// The position of an index that may count from the end.
+fn position(index: i64, length: usize) -> Option<usize> {
     let at = if index < 0 { i64::try_from(length).ok()?.checked_add(index)? } else { index };
     usize::try_from(at).ok()
 }
@@ -139,7 +153,7 @@ impl Object for List {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let items = self.items.lock();
-        items.get(place(key.as_i64()?, items.len())?).cloned()
+        items.get(position(key.as_i64()?, items.len())?).cloned()
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -156,37 +170,38 @@ impl Object for List {
         match method {
             "append" => {
                 let (item,): (Value,) = from_args(args)?;
-                self.admit(&item)?;
+                self.place.admit(&item)?;
                 self.items.lock().push(item);
             }
             "extend" => {
                 let (more,): (Value,) = from_args(args)?;
                 let more: Vec<Value> = more.try_iter()?.collect();
                 charge(more.len() + self.items.lock().len() / 4)?;
-                more.iter().try_for_each(|item| self.admit(item))?;
+                more.iter().try_for_each(|item| self.place.admit(item))?;
                 self.items.lock().extend(more);
             }
             "insert" => {
                 let (index, item): (i64, Value) = from_args(args)?;
-                self.admit(&item)?;
+                self.place.admit(&item)?;
                 let mut items = self.items.lock();
                 charge(items.len() / 8)?;
-                let at = place(index, items.len()).unwrap_or(0).min(items.len());
+                let at = position(index, items.len()).unwrap_or(0).min(items.len());
                 items.insert(at, item);
             }
             "pop" => {
                 let (index,): (Option<i64>,) = from_args(args)?;
                 let mut items = self.items.lock();
                 charge(items.len() / 8)?;
-                let at = place(index.unwrap_or(-1), items.len()).filter(|at| *at < items.len());
+                let at = position(index.unwrap_or(-1), items.len()).filter(|at| *at < items.len());
                 return at.map(|at| items.remove(at)).ok_or_else(|| failed("pop index out of range"));
             }
             "remove" => {
                 let (item,): (Value,) = from_args(args)?;
-                let mut items = self.items.lock();
+                // Compared without the lock, since the item may be this list.
+                let items = self.items.lock().clone();
                 charge(items.len())?;
                 match items.iter().position(|other| *other == item) {
-                    Some(at) => drop(items.remove(at)),
+                    Some(at) => drop(self.items.lock().remove(at)),
                     None => return Err(failed("list.remove(x): x not in list")),
                 }
             }
@@ -212,6 +227,15 @@ impl Object for List {
         }
         Ok(none)
     }
+}
+
+/// Whether a value can be a key: it cannot change, and hashing it asks no map that is locked.
+fn is_key(value: &Value) -> bool {
+    let plain = |v: &Value| !matches!(v.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable);
+    plain(value)
+        || value.kind() == ValueKind::Seq
+            && value.downcast_object_ref::<List>().is_none()
+            && value.try_iter().is_ok_and(|mut items| items.all(|item| plain(&item)))
 }
 
 #[derive(Debug, Default)]
@@ -247,21 +271,88 @@ impl Entries {
 #[derive(Debug)]
 struct Dict {
     entries: Mutex<Entries>,
-    level: AtomicUsize,
+    place: Place,
 }
 
 impl Dict {
     fn new(entries: impl Iterator<Item = (Value, Value)>, level: usize) -> Value {
         let mut all = Entries::default();
         entries.for_each(|(k, v)| all.set(k, v));
-        Value::from_object(Self { entries: Mutex::new(all), level: AtomicUsize::new(level) })
+        Value::from_object(Self { entries: Mutex::new(all), place: Place::new(level) })
     }
 
     fn put(&self, key: Value, value: Value) -> Result<(), Error> {
-        charge(1)?;
-        settle(&value, self.level.load(Relaxed) + 1)?;
+        if !is_key(&key) {
+            return Err(failed("a list or map cannot be a key"));
+        }
+        self.place.admit(&value)?;
         self.entries.lock().set(key, value);
         Ok(())
+    }
+}
+
+/// What `namespace(...)` makes. `{% set ns.x = v %}` is written as a call of its method
+/// [`Namespace::SET`].
+#[derive(Debug)]
+struct Namespace(Dict);
+
+impl Namespace {
+    const SET: &str = "__set__";
+}
+
+/// The function `namespace`.
+pub fn namespace(of: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let dict = Dict { entries: Mutex::default(), place: Place::new(0) };
+    if let Some(of) = of {
+        for (key, value) in pairs(&of)? {
+            dict.put(key, value)?;
+        }
+    }
+    for name in named.args() {
+        dict.put(Value::from(name), named.peek(name)?)?;
+    }
+    Ok(Value::from_object(Namespace(dict)))
+}
+
+impl Object for Namespace {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        if is_key(key) { self.0.entries.lock().get(key) } else { None }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.entries.lock().order.iter().map(|(k, _)| k.clone()).collect())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        state: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        if method != Self::SET {
+            return other(self.get_value(&Value::from(method)), state, args);
+        }
+        let (name, value): (Value, Value) = from_args(args)?;
+        let value = if value.kind() == ValueKind::Iterable {
+            // A chain of lazy steps would grow with every round of a loop.
+            let items: Vec<Value> = value.try_iter()?.collect();
+            charge(items.len() / 4)?;
+            Value::from(items)
+        } else {
+            value
+        };
+        self.0.put(name, value)?;
+        Ok(Value::from(()))
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dict: Vec<(Value, Value)> = self.0.entries.lock().order.clone();
+        let plain = Dict::new(dict.into_iter(), 0);
+        write!(f, "<Namespace {plain}>")
     }
 }
 
@@ -289,7 +380,7 @@ impl Object for Dict {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.entries.lock().get(key)
+        if is_key(key) { self.entries.lock().get(key) } else { None }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -320,6 +411,9 @@ impl Object for Dict {
             }
             "pop" => {
                 let (key, by): (Value, Option<Value>) = from_args(args)?;
+                if !is_key(&key) {
+                    return Err(failed("a list or map cannot be a key"));
+                }
                 let mut entries = self.entries.lock();
                 charge(entries.order.len() / 4)?;
                 let gone = entries.remove(&key).map(|(_, v)| v).or(by);
@@ -334,7 +428,7 @@ impl Object for Dict {
             }
             "setdefault" => {
                 let (key, by): (Value, Option<Value>) = from_args(args)?;
-                if let Some(known) = self.entries.lock().get(&key) {
+                if let Some(known) = self.get_value(&key) {
                     return Ok(known);
                 }
                 let by = by.unwrap_or_else(|| Value::from(()));

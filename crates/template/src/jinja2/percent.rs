@@ -45,18 +45,32 @@ pub fn rewrite<'t>(text: &'t str, options: &Options, mutable: bool) -> Result<Co
     let bound = (joins > 0).then(|| GROWN_BYTES / joins);
     let mut out = String::with_capacity(text.len() + text.len() / 4);
     let mut branches = 0;
+    let mut sets = Sets::default();
     let mut rest = text;
     let starts = [
         (options.comment_start_string.as_str(), options.comment_end_string.as_str(), false),
         (options.block_start_string.as_str(), options.block_end_string.as_str(), true),
         (options.variable_start_string.as_str(), options.variable_end_string.as_str(), true),
     ];
+    // Where each begin stands next; looked for again only once it was passed.
+    let mut found: [Option<usize>; 3] = [Some(0); 3];
+    let mut looked = [false; 3];
     loop {
-        let next = starts
-            .iter()
-            .filter_map(|(start, end, code)| rest.find(start).map(|at| (at, *start, *end, *code)))
-            .min_by_key(|(at, start, ..)| (*at, usize::MAX - start.len()));
-        let Some((at, start, end, code)) = next else { break };
+        let done = text.len() - rest.len();
+        let mut next: Option<(usize, usize)> = None;
+        for (i, (start, ..)) in starts.iter().enumerate() {
+            if found[i].is_some_and(|at| at < done || !looked[i]) {
+                found[i] = rest.find(start).map(|at| done + at);
+                looked[i] = true;
+            }
+            if let Some(at) = found[i]
+                && next.is_none_or(|(first, j)| (at, starts[j].0.len()) < (first, start.len()))
+            {
+                next = Some((at, i));
+            }
+        }
+        let Some((at, which)) = next else { break };
+        let (at, (start, end, code)) = (at - done, starts[which]);
         let body_at = at + start.len();
         let body_len = if code { expression_end(&rest[body_at..], end) } else { rest[body_at..].find(end) };
         let Some(body_len) = body_len else { break };
@@ -86,7 +100,8 @@ pub fn rewrite<'t>(text: &'t str, options: &Options, mutable: bool) -> Result<Co
             if mutable {
                 super::mutable::literals(body, &mut changed);
             }
-            rewrite_body(if mutable { &changed } else { body }, block.then_some(options), bound, &mut out);
+            let body = if mutable { &changed } else { body };
+            rewrite_body(body, block.then_some((options, &mut sets)), bound, &mut out);
         } else {
             out.push_str(body);
         }
@@ -182,12 +197,17 @@ pub(super) fn token(code: &str) -> usize {
 }
 
 /// The inside of a tag: signs of white space control at either end are no operators.
-fn rewrite_body(body: &str, block: Option<&Options>, bound: Option<usize>, out: &mut String) {
+fn rewrite_body(
+    body: &str,
+    block: Option<(&Options, &mut Sets)>,
+    bound: Option<usize>,
+    out: &mut String,
+) {
     let head = usize::from(body.starts_with(['-', '+']));
     let tail = body.len() - usize::from(body.len() > head && body.ends_with(['-', '+']));
     let code = &body[head..tail];
     out.push_str(&body[..head]);
-    if !block.is_some_and(|options| statement(code, options, bound, out)) {
+    if !block.is_some_and(|(options, sets)| statement(code, options, sets, bound, out)) {
         rewrite_code(code, bound, out);
     }
     out.push_str(&body[tail..]);
@@ -209,11 +229,38 @@ fn split_at<'c>(code: &'c str, wanted: &str) -> Option<(&'c str, &'c str)> {
     None
 }
 
+/// The blocks of `set` that are open, and how many names were made up.
+#[derive(Default)]
+struct Sets {
+    /// What follows the end of each, where something does.
+    open: Vec<Option<String>>,
+    names: usize,
+}
+
+impl Sets {
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("__set{}", self.names)
+    }
+}
+
+/// `space.name`, the target of an assignment.
+fn attribute(target: &str) -> Option<(&str, &str)> {
+    let is_name = |s: &&str| !s.is_empty() && s.chars().all(|c| c.is_alphanumeric() || c == '_');
+    target.trim().split_once('.').filter(|(space, name)| is_name(space) && is_name(name))
+}
+
 /// Statements that are written otherwise; false where one stays as it is.
 ///
-/// The list of a loop and the value of a namespace pass a filter (see [`super::guard`]), `with`
-/// gets its values before any name is set, `autoescape` gets a scope.
-fn statement(code: &str, options: &Options, bound: Option<usize>, out: &mut String) -> bool {
+/// The list of a loop passes a filter (see [`super::guard`]), what is set of a namespace is given to
+/// its method (see [`super::mutable`]), `with` gets its values before any name is set, `autoescape` gets a scope.
+fn statement(
+    code: &str,
+    options: &Options,
+    sets: &mut Sets,
+    bound: Option<usize>,
+    out: &mut String,
+) -> bool {
     let (start, end) = (&options.block_start_string, &options.block_end_string);
     let word = code.trim_start();
     let begins = |w: &str| word.strip_prefix(w).filter(|r| r.starts_with([' ', '\t', '\n', '(']));
@@ -241,15 +288,56 @@ fn statement(code: &str, options: &Options, bound: Option<usize>, out: &mut Stri
         return true;
     }
     if let Some(rest) = begins("set") {
-        let Some((target, value)) = split_at(rest, "=") else { return false };
-        if !target.contains('.') || value.trim().is_empty() || value.trim_end().ends_with(',') {
+        let Some((targets, value)) = split_at(rest, "=") else {
+            // A block whose text is set at its end.
+            let (target, filters) = split_at(rest, "|").map_or((rest, None), |(t, f)| (t, Some(f)));
+            let Some((space, name)) = attribute(target) else {
+                sets.open.push(None);
+                return false;
+            };
+            let kept = sets.name();
+            out.push_str(&format!(" set {kept} "));
+            if let Some(filters) = filters {
+                out.push('|');
+                rewrite_code(filters, bound, out);
+            }
+            sets.open.push(Some(format!("do {space}.__set__(\"{name}\", {kept})")));
+            return true;
+        };
+        if value.trim().is_empty() || value.trim_end().ends_with(',') {
             return false;
         }
-        out.push_str(" set");
-        out.push_str(target);
-        out.push_str("= (");
+        if let Some((space, name)) = attribute(targets) {
+            out.push_str(&format!(" do {space}.__set__(\"{name}\", ("));
+            rewrite_code(value, bound, out);
+            out.push_str(")) ");
+            return true;
+        }
+        if !targets.contains('.') {
+            return false;
+        }
+        // Several at once: each attribute by way of a name.
+        let mut then = String::new();
+        let mut names: Vec<String> = Vec::new();
+        for target in targets.split(',') {
+            match attribute(target) {
+                Some((space, name)) => {
+                    let kept = sets.name();
+                    then.push_str(&format!(" {end}{start} do {space}.__set__(\"{name}\", {kept})"));
+                    names.push(kept);
+                }
+                None => names.push(target.trim().to_owned()),
+            }
+        }
+        out.push_str(&format!(" set {} =", names.join(", ")));
         rewrite_code(value, bound, out);
-        out.push_str(")|kept ");
+        out.push_str(&then);
+        out.push(' ');
+        return true;
+    }
+    if word.trim_end() == "endset" {
+        let Some(then) = sets.open.pop().flatten() else { return false };
+        out.push_str(&format!(" endset {end}{start} {then} "));
         return true;
     }
     if let Some(rest) = begins("with") {

@@ -126,7 +126,8 @@ pub fn text(v: &Value) -> String {
     }
 }
 
-fn repr(v: &Value, out: &mut String) {
+/// Adds `repr()` of a value.
+pub fn repr(v: &Value, out: &mut String) {
     match v.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::String => crate::python::repr(v.as_str().unwrap_or_default(), out),

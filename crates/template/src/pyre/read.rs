@@ -326,6 +326,9 @@ impl Reader<'_> {
         let mut all = NONE;
         let mut least = min;
         let block = &self.build.ops[start..];
+        if block.is_empty() {
+            return false;
+        }
         for op in block {
             let Op::Run { set, min, max: ENDLESS, how: How { lazy: false, .. }, .. } = op else {
                 return false;
