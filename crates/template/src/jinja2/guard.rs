@@ -124,7 +124,7 @@ impl Object for Timed {
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         match self.of.try_iter() {
             Ok(items) => {
-                let timed = items.enumerate().take_while(|(i, _)| i % 16 != 0 || in_time());
+                let timed = items.enumerate().take_while(|(i, _)| i % 4 != 0 || in_time());
                 Enumerator::Iter(Box::new(timed.map(|(_, item)| item)))
             }
             Err(_) => Enumerator::NonEnumerable,

@@ -316,6 +316,8 @@ impl Full {
                 _ => return Ok(false),
             }
         }
+        // The first use compiles, which takes longer than most matches.
+        scratch.slow |= self.seen.load(Relaxed) == 0;
         let regex = self.select(subject.len() - at, ascii)?;
         let found = regex.captures_read_at(scratch.room(self.groups)?, subject, at).map(|m| m.is_some());
         let found = match found {
