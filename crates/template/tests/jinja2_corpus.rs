@@ -7,12 +7,10 @@ use netpulse_template::jinja2::{Options, Template};
 use netpulse_template::{Limits, Renderer};
 
 /// Templates that stay different, each with the reason.
-const DIFFERENT: &[(&str, &str)] = &[
-    (
-        "{% macro test() %}{{ varargs|join('|') }}{% endmacro %}{{ test(1, 2, 3) }}",
-        "macros have no varargs in minijinja; the user gets an error",
-    ),
-];
+const DIFFERENT: &[(&str, &str)] = &[(
+    "{% macro test() %}{{ varargs|join('|') }}{% endmacro %}{{ test(1, 2, 3) }}",
+    "macros have no varargs in minijinja; the user gets an error",
+)];
 
 #[test]
 fn corpus() {

@@ -14,7 +14,7 @@
 //! # Ok::<(), netpulse_template::TemplateError>(())
 //! ```
 //!
-//! Rendering is bounded by fuel, recursion and output size. Templates reach neither files nor
+//! Rendering is bounded by fuel, recursion, output size and time; expressions by their depth. Templates reach neither files nor
 //! other templates: `include`, `import` and `extends` of a name give "template not found".
 //!
 //! What stays different from Python's Jinja2 3.1, and what a user gets:
@@ -24,10 +24,6 @@
 //! | `varargs`, `kwargs`, `catch_varargs` in a macro | too many arguments: the error names the macro's call |
 //! | methods of Python objects beyond those of str, dict and list | "unknown method" |
 //! | `"..." % x` where the left side is not a string literal | "invalid operation"; write `fmt\|format(x)` |
-//! | `for x in none` | nothing is rendered (Python: TypeError) |
-//! | `with a=1, b=a` | `b` sees the new `a` (Python: the outer one) |
-//! | `set` inside `autoescape` | stays set after the block (Python: restored) |
-//! | white space around `raw` under `trim_blocks` and `lstrip_blocks` | also trimmed inside the raw text |
 //! | integers beyond 128 bits | "invalid operation" |
 
 mod filters;

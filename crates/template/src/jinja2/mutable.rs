@@ -18,8 +18,18 @@ use super::guard::{NESTED, charge};
 
 /// Methods that change what they are called on.
 const CHANGES: &[&str] = &[
-    ".append(", ".extend(", ".insert(", ".pop(", ".remove(", ".sort(", ".reverse(", ".clear(", ".update(",
-    ".setdefault(", ".popitem(", ".copy(",
+    ".append(",
+    ".extend(",
+    ".insert(",
+    ".pop(",
+    ".remove(",
+    ".sort(",
+    ".reverse(",
+    ".clear(",
+    ".update(",
+    ".setdefault(",
+    ".popitem(",
+    ".copy(",
 ];
 
 /// Whether a template may change a list or a map.
@@ -30,9 +40,9 @@ pub fn is_wanted(text: &str) -> bool {
 /// A context whose lists and maps can be changed.
 pub fn context(value: &serde_json::Value) -> Value {
     match value {
-        serde_json::Value::Array(items) => List::new(items.iter().map(context).collect(), 1),
+        serde_json::Value::Array(items) => List::value(items.iter().map(context).collect(), 1),
         serde_json::Value::Object(map) => {
-            Dict::new(map.iter().map(|(k, v)| (Value::from(k.as_str()), context(v))), 1)
+            Dict::value(map.iter().map(|(k, v)| (Value::from(k.as_str()), context(v))), 1)
         }
         other => Value::from(minijinja::value::Serde(other)),
     }
@@ -42,14 +52,14 @@ pub fn context(value: &serde_json::Value) -> Value {
 pub fn mutable(value: Value) -> Result<Value, Error> {
     let made = match value.kind() {
         // `(1, 2)` is a tuple.
-        ValueKind::Seq | ValueKind::Iterable => List::new(value.try_iter()?.collect(), 0),
+        ValueKind::Seq | ValueKind::Iterable => List::value(value.try_iter()?.collect(), 0),
         ValueKind::Map => {
             let mut entries = Vec::new();
             for key in value.try_iter()? {
                 let item = value.get_item(&key)?;
                 entries.push((key, item));
             }
-            Dict::new(entries.into_iter(), 0)
+            Dict::value(entries.into_iter(), 0)
         }
         _ => return Ok(value),
     };
@@ -135,7 +145,7 @@ struct List {
 }
 
 impl List {
-    fn new(items: Vec<Value>, level: usize) -> Value {
+    fn value(items: Vec<Value>, level: usize) -> Value {
         Value::from_object(Self { items: Mutex::new(items), place: Place::new(level) })
     }
 }
@@ -221,7 +231,7 @@ impl Object for List {
             "copy" if args.is_empty() => {
                 let items = self.items.lock().clone();
                 charge(items.len())?;
-                return Ok(Self::new(items, 0));
+                return Ok(Self::value(items, 0));
             }
             _ => return other(None, state, args),
         }
@@ -275,7 +285,7 @@ struct Dict {
 }
 
 impl Dict {
-    fn new(entries: impl Iterator<Item = (Value, Value)>, level: usize) -> Value {
+    fn value(entries: impl Iterator<Item = (Value, Value)>, level: usize) -> Value {
         let mut all = Entries::default();
         entries.for_each(|(k, v)| all.set(k, v));
         Value::from_object(Self { entries: Mutex::new(all), place: Place::new(level) })
@@ -351,7 +361,7 @@ impl Object for Namespace {
 
     fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let dict: Vec<(Value, Value)> = self.0.entries.lock().order.clone();
-        let plain = Dict::new(dict.into_iter(), 0);
+        let plain = Dict::value(dict.into_iter(), 0);
         write!(f, "<Namespace {plain}>")
     }
 }
@@ -439,7 +449,7 @@ impl Object for Dict {
             "copy" if args.is_empty() => {
                 let entries = self.entries.lock().order.clone();
                 charge(entries.len())?;
-                return Ok(Self::new(entries.into_iter(), 0));
+                return Ok(Self::value(entries.into_iter(), 0));
             }
             _ => return other(self.get_value(&Value::from(method)), state, args),
         }
@@ -475,7 +485,9 @@ pub fn literals(code: &str, out: &mut String) {
         at += length;
         if !piece.trim().is_empty() {
             after_operand = match piece {
-                "and" | "or" | "not" | "in" | "is" | "if" | "else" | "elif" | "for" | "set" | "return" => false,
+                "and" | "or" | "not" | "in" | "is" | "if" | "else" | "elif" | "for" | "set" | "return" => {
+                    false
+                }
                 ")" | "]" | "}" => true,
                 _ => piece.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\'')),
             };

@@ -197,12 +197,7 @@ pub(super) fn token(code: &str) -> usize {
 }
 
 /// The inside of a tag: signs of white space control at either end are no operators.
-fn rewrite_body(
-    body: &str,
-    block: Option<(&Options, &mut Sets)>,
-    bound: Option<usize>,
-    out: &mut String,
-) {
+fn rewrite_body(body: &str, block: Option<(&Options, &mut Sets)>, bound: Option<usize>, out: &mut String) {
     let head = usize::from(body.starts_with(['-', '+']));
     let tail = body.len() - usize::from(body.len() > head && body.ends_with(['-', '+']));
     let code = &body[head..tail];
@@ -254,13 +249,7 @@ fn attribute(target: &str) -> Option<(&str, &str)> {
 ///
 /// The list of a loop passes a filter (see [`super::guard`]), what is set of a namespace is given to
 /// its method (see [`super::mutable`]), `with` gets its values before any name is set, `autoescape` gets a scope.
-fn statement(
-    code: &str,
-    options: &Options,
-    sets: &mut Sets,
-    bound: Option<usize>,
-    out: &mut String,
-) -> bool {
+fn statement(code: &str, options: &Options, sets: &mut Sets, bound: Option<usize>, out: &mut String) -> bool {
     let (start, end) = (&options.block_start_string, &options.block_end_string);
     let word = code.trim_start();
     let begins = |w: &str| word.strip_prefix(w).filter(|r| r.starts_with([' ', '\t', '\n', '(']));

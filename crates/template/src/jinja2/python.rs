@@ -306,7 +306,8 @@ fn round(v: Value, precision: Option<i32>, method: Option<&str>, named: Kwargs) 
     if way == "ceil" || way == "floor" {
         let precision = precision.or(named.get("precision")?).unwrap_or(0);
         named.assert_all_used()?;
-        let number = if v.kind() == ValueKind::Bool { f64::from(u8::from(v.is_true())) } else { f64::try_from(v)? };
+        let number =
+            if v.kind() == ValueKind::Bool { f64::from(u8::from(v.is_true())) } else { f64::try_from(v)? };
         let scale = 10f64.powi(precision.clamp(-300, 300));
         let scaled = number * scale;
         let made = if way == "ceil" { scaled.ceil() } else { scaled.floor() };
@@ -317,6 +318,9 @@ fn round(v: Value, precision: Option<i32>, method: Option<&str>, named: Kwargs) 
 }
 
 fn urlencode(v: Value) -> Result<Value, Error> {
+    if v.kind() == ValueKind::Seq && v.len() == Some(0) {
+        return Ok(Value::from(""));
+    }
     if v.is_none() { Ok(Value::from("None")) } else { Ok(Value::from(minijinja::filters::urlencode(&v)?)) }
 }
 

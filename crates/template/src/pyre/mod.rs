@@ -514,9 +514,35 @@ mod tests {
     /// Patterns of the kind that templates hold, and some that are worse.
     fn pattern() -> impl Strategy<Value = String> {
         let leaf = prop::sample::select(vec![
-            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "1", " ", r"\b",
-            r"\B", "^", "$", r"\Z", "[a-b1]", r"[\s-]", r"[\w.]", r"\W", r"[^\S]", "(?i:A)",
-            r"(\S+ {1})+?\S+", r"(\S+ +)+?\S+", r"[\t ]*(?=\n|\r\n)", r"\n",
+            "a",
+            "b",
+            "ab",
+            r"\s",
+            r"\S",
+            r"\d",
+            r"\w",
+            ".",
+            "[ab]",
+            "[^a ]",
+            "-",
+            r"\.",
+            "1",
+            " ",
+            r"\b",
+            r"\B",
+            "^",
+            "$",
+            r"\Z",
+            "[a-b1]",
+            r"[\s-]",
+            r"[\w.]",
+            r"\W",
+            r"[^\S]",
+            "(?i:A)",
+            r"(\S+ {1})+?\S+",
+            r"(\S+ +)+?\S+",
+            r"[\t ]*(?=\n|\r\n)",
+            r"\n",
         ])
         .prop_map(str::to_owned);
         let repeat = prop::sample::select(vec![
@@ -535,8 +561,9 @@ mod tests {
                             2 => format!("(?P<NAME>(?:{piece}){repeat})"),
                             3 => format!("(?={piece})"),
                             4 => format!("(?!{piece})"),
-                            6 => format!("(?<={piece})"),
-                            7 => format!("(?<!{piece})"),
+                            // Of a look-behind in a look-behind PCRE2 itself is not always right.
+                            6 if !piece.contains("(?<") => format!("(?<={piece})"),
+                            7 if !piece.contains("(?<") => format!("(?<!{piece})"),
                             5 if piece.chars().count() == 1 => format!("{piece}{repeat}"),
                             _ => format!("(?:{piece}){repeat}"),
                         })

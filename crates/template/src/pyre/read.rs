@@ -67,8 +67,7 @@ impl Reader<'_> {
     /// Takes a piece that no quantifier follows.
     fn whole(&mut self, text: &[u8]) -> bool {
         let rest = self.pattern.get(self.at..).unwrap_or_default();
-        let hit =
-            rest.starts_with(text) && !matches!(rest.get(text.len()), Some(b'*' | b'+' | b'?' | b'{'));
+        let hit = rest.starts_with(text) && !matches!(rest.get(text.len()), Some(b'*' | b'+' | b'?' | b'{'));
         if hit {
             self.at += text.len();
         }

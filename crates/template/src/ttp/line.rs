@@ -325,7 +325,12 @@ impl Draft {
     }
 
     /// An argument that must be there.
-    fn needed<'v>(&self, value: Option<&'v Value>, function: &str, what: &str) -> Result<&'v Value, TtpError> {
+    fn needed<'v>(
+        &self,
+        value: Option<&'v Value>,
+        function: &str,
+        what: &str,
+    ) -> Result<&'v Value, TtpError> {
         value.ok_or_else(|| {
             TtpError::new("argument", format!("{function} of '{}' needs {what}", self.variable.name))
         })
@@ -474,6 +479,8 @@ struct Line {
     by_name: Vec<(String, usize)>,
     /// The variable of each named group.
     groups: Vec<usize>,
+    /// A variable that stands twice.
+    twice: Option<String>,
     /// Nothing more is added to the pattern.
     closed: bool,
     action: Action,
@@ -490,7 +497,12 @@ impl Line {
         self.closed = true;
     }
 
-    fn headers(&mut self, before: &str, columns: Option<&Value>, scope: &mut Scope<'_>) -> Result<(), TtpError> {
+    fn headers(
+        &mut self,
+        before: &str,
+        columns: Option<&Value>,
+        scope: &mut Scope<'_>,
+    ) -> Result<(), TtpError> {
         let mut names: Vec<String> = Vec::new();
         self.pattern = headers(before, columns, &mut names)?;
         self.closed = true;
@@ -547,10 +559,7 @@ impl Line {
             _ if sets => self.cut(),
             _ => {
                 if twice {
-                    return Err(TtpError::new(
-                        "regex",
-                        format!("the variable '{safe}' stands twice on one line"),
-                    ));
+                    self.twice = Some(safe.clone());
                 }
                 let _ = write!(self.pattern, "(?P<v{}>(?:", self.groups.len());
                 self.groups.push(index);
@@ -586,6 +595,7 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
         variables: Vec::with_capacity(at.len()),
         by_name: Vec::with_capacity(at.len()),
         groups: Vec::with_capacity(at.len()),
+        twice: None,
         closed: false,
         action: Action::Add,
         is_line: false,
@@ -611,6 +621,9 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
     }
     if skip {
         return Ok(None);
+    }
+    if let Some(name) = made.twice {
+        return Err(TtpError::new("regex", format!("the variable '{name}' stands twice on one line")));
     }
     if !made.closed {
         fixed(line.get(from..).unwrap_or(""), exact, &mut made.pattern);

@@ -260,7 +260,12 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
                 "center" => {
                     let gap = width.saturating_sub(s.chars().count());
                     let left = gap / 2 + (gap & width & 1);
-                    Value::from(aligned(&aligned(s, width - (gap - left).min(width), fill, '>'), width, fill, '<'))
+                    Value::from(aligned(
+                        &aligned(s, width - (gap - left).min(width), fill, '>'),
+                        width,
+                        fill,
+                        '<',
+                    ))
                 }
                 "ljust" => Value::from(aligned(s, width, fill, '<')),
                 _ => Value::from(aligned(s, width, fill, '>')),
@@ -271,7 +276,10 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
             let at = if last { s.rfind(&chars()) } else { s.find(&chars()) };
             match at.and_then(|b| s.get(..b)).map(|p| p.chars().count() as i64) {
                 None if call.name.ends_with("index") => {
-                    return Err(TtpError::new("data", format!("{}: '{}' is not in '{s}'", call.name, chars())));
+                    return Err(TtpError::new(
+                        "data",
+                        format!("{}: '{}' is not in '{s}'", call.name, chars()),
+                    ));
                 }
                 at => Value::from(at.unwrap_or(-1)),
             }

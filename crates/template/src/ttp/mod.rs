@@ -423,7 +423,8 @@ fn one(
     built.build(matches)?;
     let mut main = built.results;
     for (found, outputs) in apart {
-        let mut built = results::Results::new(part, &runs, ctx, &mut fields, Value::Object(Map::new()), budget.matches);
+        let mut built =
+            results::Results::new(part, &runs, ctx, &mut fields, Value::Object(Map::new()), budget.matches);
         built.build(vec![found])?;
         let mut result = built.results;
         let scope = output::Scope {

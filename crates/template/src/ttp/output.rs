@@ -243,9 +243,9 @@ impl Output {
             "iterate" => {
                 let first = before.get(0).cloned().unwrap_or(Value::Null);
                 match &after {
-                    Value::Array(a) => {
-                        Value::Array(a.iter().map(|x| format::deepdiff(&first, x, ignore_order, verbose)).collect())
-                    }
+                    Value::Array(a) => Value::Array(
+                        a.iter().map(|x| format::deepdiff(&first, x, ignore_order, verbose)).collect(),
+                    ),
                     other => Value::Array(vec![format::deepdiff(&first, other, ignore_order, verbose)]),
                 }
             }

@@ -245,7 +245,8 @@ fn style(s: &str, key: bool) -> Style {
         let blank_next = chars.get(i + 1).is_none_or(|n| *n == ' ' || *n == '\t' || BREAKS.contains(n));
         let blank_before = before.is_none_or(|b| b == ' ' || b == '\t' || BREAKS.contains(&b));
         indicators |= match c {
-            '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
+            '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@'
+            | '`'
                 if i == 0 =>
             {
                 true
@@ -325,7 +326,9 @@ impl Pen<'_> {
             let end = rest.find(|c| kind(c) != kind(first)).unwrap_or(rest.len());
             let (piece, more) = rest.split_at(end);
             match kind(first) {
-                1 if piece.len() == 1 && self.folds() && (!quoted || begun && !more.is_empty()) => self.new_line(),
+                1 if piece.len() == 1 && self.folds() && (!quoted || begun && !more.is_empty()) => {
+                    self.new_line()
+                }
                 2 => {
                     self.out.push('\n');
                     self.out.push_str(piece);
