@@ -11,7 +11,7 @@ use netpulse_template::{Config, Engines, ParseCall, TemplateError};
 use serde_json::{Value, json};
 
 fn answer(call: &Value) -> Result<Value, TemplateError> {
-    let engines = Engines::new(Config { cache_size: 0, ..Config::default() });
+    let engines = Engines::new(Config { cache_size: 0, ..Config::default() }.with_environment());
     let text = |key: &str| call[key].as_str().unwrap_or_default();
     if text("engine") == "jinja2" {
         return engines

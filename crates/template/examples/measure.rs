@@ -93,8 +93,16 @@ fn main() {
         // For a profiler: one kind of work, over and over, or once.
         let ttp = ttp_cases(&folder);
         let rounds = if only.ends_with("once") { 1 } else { 40 };
+        let compiled: Vec<(ttp::Template, &String)> = ttp
+            .iter()
+            .map(|(t, text, _)| (ttp::Template::compile(t, &ttp::Options::default()).unwrap(), text))
+            .collect();
         for _ in 0..rounds {
-            if only.starts_with("ttp") {
+            if only.starts_with("ttp-parse") {
+                for (template, text) in &compiled {
+                    std::hint::black_box(template.parse(text).unwrap());
+                }
+            } else if only.starts_with("ttp") {
                 ttp_both(&ttp);
             } else {
                 textfsm_both(&texts, &cases);

@@ -19,7 +19,8 @@ pub struct Limits {
     pub fuel: u64,
     /// Nesting of calls, includes and macros while rendering.
     pub recursion: usize,
-    /// Time for a parse; one second more is granted for every 8 MB of input.
+    /// Time for a compile and a parse together, or for a render; a parse is granted one second more
+    /// for every 8 MB of input.
     pub time: Duration,
 }
 
@@ -41,6 +42,11 @@ impl Default for Limits {
 impl Limits {
     /// When a parse of `bytes` that begins now must have ended.
     pub fn deadline(&self, bytes: usize) -> Instant {
-        Instant::now() + self.time + Duration::from_micros((bytes / 8) as u64)
+        Instant::now() + self.time * 5 / 8 + Duration::from_micros((bytes / 8) as u64)
+    }
+
+    /// When a compile that begins now must have ended.
+    pub fn compile_deadline(&self) -> Instant {
+        Instant::now() + self.time * 3 / 8
     }
 }

@@ -184,3 +184,80 @@ proptest! {
         let _ = render(&format!("{{% {body} %}}"));
     }
 }
+
+#[test]
+fn long_expressions_are_refused_not_compiled() {
+    for template in [
+        format!("{{{{ 1{} }}}}", " + 1".repeat(20_000)),
+        format!("{{{{ 1{} }}}}", "|string".repeat(20_000)),
+        format!("{{{{ x{} }}}}", ".a".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "-".repeat(20_000)),
+        format!("{{% set x = 1{} %}}", " ~ 'a'".repeat(20_000)),
+        format!("\n{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)),
+    ] {
+        let error = render(&template).unwrap_err();
+        assert_eq!(error.code, code::LIMIT, "{error}");
+        assert!(error.line.is_some() && error.to_string().contains("too long"), "{error}");
+    }
+    // Long data is no long expression.
+    let list = "{'a': -1, 'b': q|default(1)}, ".repeat(5_000);
+    assert_eq!(render(&format!("{{% set x = [{list}] %}}{{{{ x|length }}}}")).unwrap(), "5000");
+}
+
+#[test]
+fn values_cannot_nest_without_end() {
+    for template in [
+        "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x={}) %}{% for i in range(90000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(90000) %}{% set ns.x = ns.x|batch(1)|list %}{% endfor %}",
+        "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.a = [1, {'b': ns}] %}{{ ns }}",
+        "{% set x = [] %}{% set _ = x.append(x) %}{{ x }}",
+        "{% set x = {} %}{% set _ = x.update({'a': [x]}) %}{{ x }}",
+        "{% set x = [] %}{% set y = [x] %}{% set _ = x.append((1, y)) %}{{ x }}",
+        "{% set ns = namespace(cur=[]) %}{% set top = [ns.cur] %}{% for i in range(90000) %}{% set n = [] %}\
+         {% set _ = ns.cur.append(n) %}{% set ns.cur = n %}{% endfor %}{{ top }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set n = [] %}{% set _ = n.append(ns.x) %}\
+         {% set ns.x = n %}{% endfor %}{{ ns.x }}",
+    ] {
+        let error = render(template).unwrap_err();
+        assert_eq!(error.code, code::LIMIT, "{template}: {error}");
+    }
+    assert_eq!(
+        render("{% set x = [] %}{% set y = [x] %}{% set _ = y.append(x) %}{% set _ = x.append(1) %}{{ y }}")
+            .unwrap(),
+        "[[1], [1]]"
+    );
+}
+
+#[test]
+fn containers_asked_for_themselves_do_not_hang() {
+    for template in [
+        "{% set x = [1] %}{% set _ = x.remove(x) %}",
+        "{% set x = {} %}{% set _ = x.update({}) %}{{ x[x] }}{{ x.get(x) }}{% set _ = x.pop(x) %}",
+        "{% set x = {} %}{% set _ = x.setdefault((1, x), 2) %}",
+        "{% set ns = namespace(a=1) %}{% set ns.b = 2 %}{{ ns[ns] }}{{ [ns] == [ns] }}{{ ns == ns }}{{ 1 + '' }}",
+    ] {
+        assert!(render(template).is_err(), "{template}");
+    }
+}
+
+#[test]
+fn dear_loops_end_in_time() {
+    for template in [
+        "{% set ns = namespace(x=[]) %}{% for i in range(50000) %}{% set ns.x = ns.x + [i] %}{% endfor %}",
+        "{% set l = range(100000)|list %}{% for i in range(100000) %}{% if 'a' in l %}{% endif %}{% endfor %}",
+        "{% for i in range(100000) %}{% set x = range(100000)|list|sort|unique|list %}{% endfor %}",
+        "{% set x = [1] %}{% for i in range(90000) %}{% set _ = x.extend(x) %}{% endfor %}",
+        "{% set x = [] %}{% for i in range(90000) %}{% for j in range(90000) %}{% set _ = x.insert(0, j) %}{% endfor %}{% endfor %}",
+    ] {
+        let error = render(template).unwrap_err();
+        assert_eq!(error.code, code::LIMIT, "{template}: {error}");
+    }
+    // What a template of many lines does is no such thing.
+    let text = render(
+        "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x|length }}",
+    );
+    assert_eq!(text.unwrap(), "1000");
+}

@@ -21,8 +21,13 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("truncate", truncate);
     environment.add_filter("groupby", groupby);
     environment.add_filter("bounded", bounded);
+    environment.add_filter("mutable", super::mutable::mutable);
+    environment.add_function("namespace", super::mutable::namespace);
+    environment.add_function("cycler", |items: Rest<Value>| Value::from_object(Cycler::new(items.0)));
+    environment.add_filter("looped", super::guard::looped);
     environment.add_filter("format", format_filter);
     environment.add_filter("replace", replace);
+    super::python::add(environment);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(formatter);
     environment.add_test("callable", |value: Value| value.kind() == ValueKind::Plain);
@@ -42,6 +47,7 @@ fn bounded(value: Value, most: usize) -> Result<Value, Error> {
         None if value.kind() == ValueKind::Seq => value.len().unwrap_or(0),
         None => 0,
     };
+    super::guard::charge(if value.as_str().is_some() { length / 256 } else { length })?;
     if length > most { Err(too_large("joining texts or lists")) } else { Ok(value) }
 }
 
@@ -125,31 +131,16 @@ fn formatter(
         escape(&python_str(value), &mut text);
         return out.write_str(&text).map_err(Error::from);
     }
-    if value.kind() == ValueKind::Number && !value.is_integer() {
+    let number = value.kind() == ValueKind::Number && !value.is_integer();
+    if number || matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
         return out.write_str(&python_str(value)).map_err(Error::from);
     }
     minijinja::escape_formatter(out, state, value)
 }
 
-/// Text of a value; floats by Python's rules for exponents.
+/// Text of a value.
 fn python_str(value: &Value) -> String {
-    if value.kind() == ValueKind::Number
-        && !value.is_integer()
-        && let Ok(number) = f64::try_from(value.clone())
-        && number != 0.0
-        && number.is_finite()
-        && !(1e-4..1e16).contains(&number.abs())
-    {
-        let text = format!("{number:e}");
-        if let Some((mantissa, exponent)) = text.split_once('e') {
-            let (sign, digits) = match exponent.strip_prefix('-') {
-                Some(digits) => ('-', digits),
-                None => ('+', exponent),
-            };
-            return format!("{mantissa}e{sign}{digits:0>2}");
-        }
-    }
-    value.to_string()
+    super::python::text(value)
 }
 
 fn escape_filter(value: Value) -> Value {
@@ -263,7 +254,7 @@ fn indent(
 }
 
 /// `truncate(length=255, killwords=False, end='...', leeway=5)`.
-fn truncate(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+fn truncate(value: Value, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let argument = |at: usize, name: &str| -> Result<Option<Value>, Error> {
         match arguments.get(at) {
             Some(value) => Ok(Some(value.clone())),
@@ -283,19 +274,38 @@ fn truncate(text: String, arguments: Rest<Value>, kwargs: Kwargs) -> Result<Stri
             format!("expected length >= {end_length}, got {length}"),
         ));
     }
+    if value.is_undefined() {
+        return Ok(value);
+    }
+    let Some(text) = value.as_str() else {
+        // Python asks for the length before it cuts.
+        return match value.len() {
+            Some(n) if n <= length.saturating_add(leeway) => Ok(value),
+            _ => Err(Error::new(ErrorKind::InvalidOperation, "truncate: the value is no text")),
+        };
+    };
     if text.chars().count() <= length.saturating_add(leeway) {
-        return Ok(text);
+        return Ok(value);
     }
     let kept: String = text.chars().take(length - end_length).collect();
     if killwords {
-        return Ok(kept + &end);
+        return Ok(Value::from(kept + &end));
     }
     let cut = kept.rfind(' ').map_or(kept.as_str(), |at| &kept[..at]);
-    Ok(format!("{cut}{end}"))
+    Ok(Value::from(format!("{cut}{end}")))
 }
 
 /// `groupby(attribute, default=None, case_sensitive=False)`: a group is named by its first item.
-fn groupby(value: Value, attribute: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+fn groupby(
+    value: Value,
+    attribute: Option<Value>,
+    default: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let attribute = match attribute {
+        Some(attribute) => attribute,
+        None => kwargs.get("attribute")?,
+    };
     let default = default.or(kwargs.get("default")?);
     let case_sensitive: bool = kwargs.get::<Option<bool>>("case_sensitive")?.unwrap_or(false);
     kwargs.assert_all_used()?;
@@ -359,6 +369,63 @@ impl minijinja::value::Object for Group {
 
     fn enumerate(self: &std::sync::Arc<Self>) -> minijinja::value::Enumerator {
         minijinja::value::Enumerator::Seq(2)
+    }
+
+    fn render(self: &std::sync::Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = String::from("(");
+        super::python::repr(&self.grouper, &mut out);
+        out.push_str(", ");
+        super::python::repr(&self.list, &mut out);
+        out.push(')');
+        f.write_str(&out)
+    }
+}
+
+/// `cycler('a', 'b')`, with `next()`, `current` and `reset()`.
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: std::sync::atomic::AtomicUsize,
+}
+
+impl Cycler {
+    fn new(items: Vec<Value>) -> Self {
+        Self { items, at: std::sync::atomic::AtomicUsize::new(0) }
+    }
+
+    fn current(&self) -> Value {
+        let at = self.at.load(std::sync::atomic::Ordering::Relaxed);
+        self.items.get(at % self.items.len().max(1)).cloned().unwrap_or_default()
+    }
+}
+
+impl minijinja::value::Object for Cycler {
+    fn repr(self: &std::sync::Arc<Self>) -> minijinja::value::ObjectRepr {
+        minijinja::value::ObjectRepr::Plain
+    }
+
+    fn get_value(self: &std::sync::Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some("current")).then(|| self.current())
+    }
+
+    fn call_method(
+        self: &std::sync::Arc<Self>,
+        _: &mut minijinja::State<'_, '_>,
+        method: &str,
+        _: &[Value],
+    ) -> Result<Value, Error> {
+        match method {
+            "next" => {
+                let current = self.current();
+                self.at.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(current)
+            }
+            "reset" => {
+                self.at.store(0, std::sync::atomic::Ordering::Relaxed);
+                Ok(Value::from(()))
+            }
+            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+        }
     }
 }
 

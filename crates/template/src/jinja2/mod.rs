@@ -14,7 +14,7 @@
 //! # Ok::<(), netpulse_template::TemplateError>(())
 //! ```
 //!
-//! Rendering is bounded by fuel, recursion and output size. Templates reach neither files nor
+//! Rendering is bounded by fuel, recursion, output size and time; expressions by their depth. Templates reach neither files nor
 //! other templates: `include`, `import` and `extends` of a name give "template not found".
 //!
 //! What stays different from Python's Jinja2 3.1, and what a user gets:
@@ -24,15 +24,14 @@
 //! | `varargs`, `kwargs`, `catch_varargs` in a macro | too many arguments: the error names the macro's call |
 //! | methods of Python objects beyond those of str, dict and list | "unknown method" |
 //! | `"..." % x` where the left side is not a string literal | "invalid operation"; write `fmt\|format(x)` |
-//! | `for x in none` | nothing is rendered (Python: TypeError) |
-//! | `with a=1, b=a` | `b` sees the new `a` (Python: the outer one) |
-//! | `set` inside `autoescape` | stays set after the block (Python: restored) |
-//! | white space around `raw` under `trim_blocks` and `lstrip_blocks` | also trimmed inside the raw text |
 //! | integers beyond 128 bits | "invalid operation" |
 
 mod filters;
+mod guard;
 mod methods;
+mod mutable;
 mod percent;
+mod python;
 
 use std::io::{self, Write};
 
@@ -137,6 +136,9 @@ impl Options {
 pub struct Template {
     environment: Environment<'static>,
     output_bytes: usize,
+    time: std::time::Duration,
+    /// Whether the template changes lists or maps.
+    mutable: bool,
 }
 
 /// An environment with everything but the template and its syntax; cloned for each template.
@@ -184,11 +186,20 @@ impl Template {
         );
         environment.set_fuel(Some(limits.fuel));
         environment.set_recursion_limit(limits.recursion);
+        let mutable = mutable::is_wanted(text);
+        if mutable {
+            environment.add_filter("list", |value: Value| mutable::mutable(value));
+        }
         let text = newlines(text, &options.newline_sequence);
         let text = percent::line_statements(&text, options);
-        let text = percent::rewrite(&text, options);
+        let text = percent::rewrite(&text, options, mutable).map_err(|line| TemplateError {
+            engine: "jinja2",
+            message: format!("the expression is too long or nested too deeply: split it (line {line})"),
+            line: Some(line),
+            code: code::LIMIT,
+        })?;
         environment.add_template_owned(NAME, text.into_owned()).map_err(|e| convert(&e))?;
-        Ok(Self { environment, output_bytes: limits.output_bytes })
+        Ok(Self { environment, output_bytes: limits.output_bytes, time: limits.time, mutable })
     }
 }
 
@@ -227,10 +238,19 @@ impl Renderer for Template {
         let mut out = Bounded { bytes: Vec::new(), most: self.output_bytes };
         let root = if context.is_null() {
             context! {}
+        } else if self.mutable {
+            mutable::context(context)
         } else {
             Value::from(minijinja::value::Serde(context))
         };
-        if let Err(error) = template.render_captured_to(root, &mut out) {
+        // Loops look at the clock now and then; what is left is for the step under way.
+        guard::begin(std::time::Instant::now() + self.time * 3 / 4);
+        let done = template.render_captured_to(root, &mut out);
+        if guard::was_late() {
+            let message = "the template took longer than allowed".to_owned();
+            return Err(TemplateError { engine: "jinja2", message, line: None, code: code::LIMIT });
+        }
+        if let Err(error) = done {
             if error.kind() == ErrorKind::WriteFailure {
                 return Err(TemplateError::new(
                     "jinja2",

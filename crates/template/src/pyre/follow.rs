@@ -1,6 +1,6 @@
 //! What can follow each choice of a plain program, what a match begins with and must hold.
 
-use super::plain::{ALL, EVERY, FIRST_FUEL, How, NEWLINE, NONE, Op, Set, lookup};
+use super::plain::{ALL, EVERY, FIRST_FUEL, How, KNOWN, LINE_END, NEWLINE, NONE, NOT_SPACE, Op, Set, lookup};
 use super::read::Reader;
 
 impl Reader<'_> {
@@ -27,6 +27,13 @@ impl Reader<'_> {
                     self.build.ops[at] =
                         Op::Run { set, min, max, next, how: How { lazy: how.lazy, once, end } };
                 }
+                Op::Phrase { many, how, .. } => {
+                    let (next, end) = self.first(at + 1);
+                    let own = KNOWN[usize::from(NOT_SPACE)];
+                    let once = (own[0] & next[0] | own[1] & next[1]) == 0;
+                    let (next, end) = self.fresh(next).map_or((EVERY, true), |number| (number, end));
+                    self.build.ops[at] = Op::Phrase { many, next, how: How { once, end, ..how } };
+                }
                 Op::Split { prefer, other, .. } => {
                     let (a, a_end) = self.first(at.wrapping_add_signed(isize::from(prefer)));
                     let (b, b_end) = self.first(at.wrapping_add_signed(isize::from(other)));
@@ -38,6 +45,17 @@ impl Reader<'_> {
             }
         }
         self.first(0)
+    }
+
+    /// What follows a newline that begins the program.
+    pub(super) fn second(&self) -> Set {
+        match self.build.ops.first() {
+            Some(Op::Literal { at, len: 1 }) if self.build.text.get(usize::from(*at)) == Some(&b'\n') => {
+                let (set, end) = self.first(1);
+                if end { ALL } else { set }
+            }
+            _ => ALL,
+        }
     }
 
     /// The bytes of literals that no choice can pass over.
@@ -103,6 +121,8 @@ impl Reader<'_> {
                     }
                     at += 1;
                 }
+                Some(Op::Phrase { .. }) => return join(&KNOWN[usize::from(NOT_SPACE)], false),
+                Some(Op::LineEnd) => return join(&LINE_END, false),
                 Some(Op::Dollar) => return join(&NEWLINE, true),
                 Some(Op::End) => return join(&NONE, true),
                 Some(Op::Save(_) | Op::Start | Op::Boundary(_)) => at += 1,

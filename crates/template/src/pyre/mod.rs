@@ -103,14 +103,33 @@ pub struct Lead {
 #[derive(Clone, Copy, Debug)]
 pub struct Held(plain::Set);
 
+/// The bit of each byte in a set; bytes beyond ASCII have none.
+const BITS: [plain::Set; 256] = {
+    let mut bits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        bits[byte][byte >> 6] = 1 << (byte & 63);
+        byte += 1;
+    }
+    bits
+};
+
 impl Held {
     /// Those of an ASCII subject.
     pub fn of(subject: &[u8]) -> Self {
         let mut held = [0; 2];
         for byte in subject {
-            held[usize::from(byte >> 6 & 1)] |= 1 << (byte & 63);
+            let bit = &BITS[usize::from(*byte)];
+            held[0] |= bit[0];
+            held[1] |= bit[1];
         }
         Self(held)
+    }
+
+    /// Those of a line and the newline before it.
+    pub fn of_line(line: &[u8]) -> Self {
+        let Self(held) = Self::of(line);
+        Self([held[0] | plain::NEWLINE[0], held[1]])
     }
 }
 
@@ -172,7 +191,27 @@ impl std::fmt::Debug for Scratch {
     }
 }
 
+thread_local! {
+    /// What the last run of a thread left, to spare the next the making of it.
+    static SPARE: std::cell::Cell<Option<Scratch>> = const { std::cell::Cell::new(None) };
+}
+
+/// Memory of failed attempts that a thread may keep, in words.
+const SPARE_MEMO: usize = 1 << 13;
+
 impl Scratch {
+    /// The one that the last run of this thread left, or a new one.
+    pub fn reused() -> Self {
+        SPARE.take().unwrap_or_default()
+    }
+
+    /// Leaves it to the next run of this thread.
+    pub fn leave(mut self) {
+        self.slow = false;
+        self.slots.shrink(SPARE_MEMO);
+        SPARE.set(Some(self));
+    }
+
     /// Begin and end of a named group in the last match, numbered as in [`Regex::names`]; 0 is
     /// the whole match.
     #[inline]
@@ -277,6 +316,8 @@ impl Full {
                 _ => return Ok(false),
             }
         }
+        // The first use compiles, which takes longer than most matches.
+        scratch.slow |= self.seen.load(Relaxed) == 0;
         let regex = self.select(subject.len() - at, ascii)?;
         let found = regex.captures_read_at(scratch.room(self.groups)?, subject, at).map(|m| m.is_some());
         let found = match found {
@@ -369,6 +410,16 @@ impl Regex {
         })
     }
 
+    /// Of a pattern that begins with a newline: what an ASCII line must begin with and hold. The
+    /// bytes it holds are asked only where a match cannot go on to the next line.
+    pub fn line_lead(&self) -> Lead {
+        self.plain.as_ref().map_or(Lead { first: [u64::MAX; 2], end: true, needs: [0; 2] }, |plain| Lead {
+            first: plain.second,
+            end: true,
+            needs: if plain.stays_on_line() { plain.needs } else { [0; 2] },
+        })
+    }
+
     fn full(&self) -> Result<&Full, String> {
         let full = self.full.get_or_init(|| Full::new(&self.pattern).map(Box::new));
         full.as_deref().map_err(Clone::clone)
@@ -441,7 +492,7 @@ mod tests {
             ("(?P<n>a)(?P<n>b)", "redefinition of group name 'n' as group 2; was group 1 at position 12"),
             ("(?<=a+)b", "look-behind requires fixed-width pattern"),
             ("a(?i)b", "global flags not at the start of the expression at position 1"),
-            ("a{3,2}", "min repeat greater than max repeat at position 1"),
+            ("a{3,2}", "min repeat greater than max repeat at position 2"),
         ] {
             assert_eq!(Regex::new(pattern).unwrap_err(), message, "{pattern}");
         }
@@ -463,8 +514,35 @@ mod tests {
     /// Patterns of the kind that templates hold, and some that are worse.
     fn pattern() -> impl Strategy<Value = String> {
         let leaf = prop::sample::select(vec![
-            "a", "b", "ab", r"\s", r"\S", r"\d", r"\w", ".", "[ab]", "[^a ]", "-", r"\.", "1", " ", r"\b",
-            r"\B", "^", "$", r"\Z", "[a-b1]", r"[\s-]", r"[\w.]", r"\W", r"[^\S]", "(?i:A)",
+            "a",
+            "b",
+            "ab",
+            r"\s",
+            r"\S",
+            r"\d",
+            r"\w",
+            ".",
+            "[ab]",
+            "[^a ]",
+            "-",
+            r"\.",
+            "1",
+            " ",
+            r"\b",
+            r"\B",
+            "^",
+            "$",
+            r"\Z",
+            "[a-b1]",
+            r"[\s-]",
+            r"[\w.]",
+            r"\W",
+            r"[^\S]",
+            "(?i:A)",
+            r"(\S+ {1})+?\S+",
+            r"(\S+ +)+?\S+",
+            r"[\t ]*(?=\n|\r\n)",
+            r"\n",
         ])
         .prop_map(str::to_owned);
         let repeat = prop::sample::select(vec![
@@ -483,8 +561,9 @@ mod tests {
                             2 => format!("(?P<NAME>(?:{piece}){repeat})"),
                             3 => format!("(?={piece})"),
                             4 => format!("(?!{piece})"),
-                            6 => format!("(?<={piece})"),
-                            7 => format!("(?<!{piece})"),
+                            // Of a look-behind in a look-behind PCRE2 itself is not always right.
+                            6 if !piece.contains("(?<") => format!("(?<={piece})"),
+                            7 if !piece.contains("(?<") => format!("(?<!{piece})"),
                             5 if piece.chars().count() == 1 => format!("{piece}{repeat}"),
                             _ => format!("(?:{piece}){repeat}"),
                         })
@@ -546,7 +625,7 @@ mod tests {
 
         /// The quick way and PCRE2 agree on every group.
         #[test]
-        fn plain_is_pcre(pattern in pattern(), line in "[ab1 .\\-]{0,12}") {
+        fn plain_is_pcre(pattern in pattern(), line in "[ab1 .\\-\n]{0,12}") {
             let Ok(_) = syntax::parse(&pattern) else {
                 prop_assert!(Plain::new(&pattern).is_none(), "{} is not valid", pattern);
                 return Ok(());

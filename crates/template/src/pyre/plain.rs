@@ -28,6 +28,8 @@ const WORD: Set = [0x3ff << 48, 0x07ff_fffe_87ff_fffe];
 /// Python counts the information separators 0x1c to 0x1f as white space.
 pub(super) const SPACE: Set = [1 << 32 | 0xf << 28 | 0x1f << 9, 0];
 pub(super) const NEWLINE: Set = [1 << 10, 0];
+/// What the end of a line, blanks before it included, can begin with.
+pub(super) const LINE_END: Set = [1 << 32 | 1 << 13 | 1 << 10 | 1 << 9, 0];
 
 /// Sets that need no table of their own; their numbers come first.
 pub(super) const KNOWN: [Set; 9] = [
@@ -69,6 +71,15 @@ pub(super) enum Op {
         next: u16,
         how: How,
     },
+    /// Words with one blank between them (or, when `many`, any number), as few as can be but two
+    /// at least: TTP's `(\S+ {1})+?\S+` and `(\S+ +)+?\S+`.
+    Phrase {
+        many: bool,
+        next: u16,
+        how: How,
+    },
+    /// Blanks and tabs up to the end of the line: TTP's `[\t ]*(?=\n|\r\n)`.
+    LineEnd,
     /// Remembers the position.
     Save(u16),
     /// `^`, `\A`
@@ -112,6 +123,8 @@ pub(super) struct Plain {
     sets: Box<[Set]>,
     /// What a match can begin with, and whether it can be empty at the end of the subject.
     pub first: (Set, bool),
+    /// Of a pattern that begins with a newline: what a match has next.
+    pub second: Set,
     /// Bytes that every match holds.
     pub needs: Set,
     /// Where the names of the named groups are in the pattern; the groups are numbered from 1 in
@@ -136,12 +149,14 @@ impl Plain {
         Self::read(pattern, |reader| {
             reader.build.ops.push(Op::Match);
             let first = reader.finish();
+            let second = reader.second();
             let needs = reader.needs();
             Self {
                 ops: reader.build.ops.as_slice().into(),
                 text: reader.build.text.as_slice().into(),
                 sets: reader.build.sets.as_slice().into(),
                 first,
+                second,
                 needs,
                 names: reader.build.names.as_slice().into(),
                 written: reader.written,
@@ -174,6 +189,19 @@ impl Plain {
             };
             reader.alternatives()?;
             (reader.at == pattern.len()).then(|| done(&mut reader))
+        })
+    }
+
+    /// Whether nothing but the first byte can match a newline.
+    pub fn stays_on_line(&self) -> bool {
+        self.ops.iter().enumerate().all(|(i, op)| match op {
+            Op::Literal { at, len } => {
+                let from = usize::from(*at) + usize::from(i == 0);
+                let to = usize::from(*at) + usize::from(*len);
+                !self.text.get(from..to).is_some_and(|text| text.contains(&b'\n'))
+            }
+            Op::One(set) | Op::Run { set, .. } => !has(self.set(*set), b'\n'),
+            _ => true,
         })
     }
 

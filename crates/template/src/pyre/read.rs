@@ -31,6 +31,11 @@ pub(super) struct Reader<'p> {
     pub(super) merge: bool,
 }
 
+/// Pieces that every TTP template has, each with a step of its own.
+const LINE_END: &[u8] = br"[\t ]*(?=\n|\r\n)";
+const PHRASE: &[u8] = br"(\S+ {1})+?\S+";
+const ROW: &[u8] = br"(\S+ +)+?\S+";
+
 /// What was just read, for the quantifier that may follow.
 enum Atom {
     Byte(u8),
@@ -57,6 +62,21 @@ impl Reader<'_> {
             self.at += text.len();
         }
         hit
+    }
+
+    /// Takes a piece that no quantifier follows.
+    fn whole(&mut self, text: &[u8]) -> bool {
+        let rest = self.pattern.get(self.at..).unwrap_or_default();
+        let hit = rest.starts_with(text) && !matches!(rest.get(text.len()), Some(b'*' | b'+' | b'?' | b'{'));
+        if hit {
+            self.at += text.len();
+        }
+        hit
+    }
+
+    fn phrase(&mut self, many: bool) {
+        self.written += 1;
+        self.push(Op::Phrase { many, next: 0, how: How { lazy: true, once: false, end: false } });
     }
 
     fn push(&mut self, op: Op) {
@@ -142,6 +162,10 @@ impl Reader<'_> {
                     self.push(Op::Dollar);
                     Atom::Anchor
                 }
+                b'[' if self.whole(LINE_END) => {
+                    self.push(Op::LineEnd);
+                    continue;
+                }
                 b'[' => {
                     self.at += 1;
                     Atom::Set(self.class()?)
@@ -149,6 +173,16 @@ impl Reader<'_> {
                 b'\\' => {
                     self.at += 1;
                     self.escape()?
+                }
+                b'(' if self.whole(PHRASE) => {
+                    self.phrase(false);
+                    nullable = false;
+                    continue;
+                }
+                b'(' if self.whole(ROW) => {
+                    self.phrase(true);
+                    nullable = false;
+                    continue;
                 }
                 b'(' => {
                     self.at += 1;
@@ -291,6 +325,9 @@ impl Reader<'_> {
         let mut all = NONE;
         let mut least = min;
         let block = &self.build.ops[start..];
+        if block.is_empty() {
+            return false;
+        }
         for op in block {
             let Op::Run { set, min, max: ENDLESS, how: How { lazy: false, .. }, .. } = op else {
                 return false;

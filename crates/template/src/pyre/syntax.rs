@@ -328,7 +328,7 @@ impl Reader<'_> {
         let min = if low.is_empty() { 0 } else { number(low)? };
         let max = if high.is_empty() { None } else { Some(number(high)?) };
         if max.is_some_and(|max| max < min) {
-            return Err(self.error("min repeat greater than max repeat", at));
+            return Err(self.error("min repeat greater than max repeat", at + 1));
         }
         self.pos += end + 2;
         Ok(Some((min, max)))

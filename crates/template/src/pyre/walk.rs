@@ -4,7 +4,7 @@
 //! takes long begins to remember where it failed, which keeps it polynomial; one that takes too
 //! long or nests too deeply gives up, and PCRE2 has the word.
 
-use super::plain::{DOT, ENDLESS, NOT_SPACE, Op, Plain, SPACE, Set, has};
+use super::plain::{DOT, ENDLESS, How, NOT_SPACE, Op, Plain, SPACE, Set, has};
 
 /// No position.
 pub(super) const UNSET: u32 = u32::MAX;
@@ -28,12 +28,26 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// Gives back memory beyond this many words.
+    pub fn shrink(&mut self, words: usize) {
+        self.memo.clear();
+        self.memo.shrink_to(words);
+    }
+
     /// Forgets all, with room for `groups` beside the whole match.
     #[inline]
     pub fn clear(&mut self, groups: usize) {
         self.at.clear();
         self.at.resize((groups + 1) * 2, UNSET);
     }
+}
+
+/// What became of a phrase.
+enum Phrased {
+    /// The whole match is decided.
+    Done(bool),
+    /// This end is the last that can be: go on from there.
+    Last(usize),
 }
 
 struct Walk<'a> {
@@ -161,6 +175,41 @@ impl Walk<'_> {
         (at < self.width).then(|| pc * self.width + at)
     }
 
+    /// Words and blanks, one pair after the other, each time with what follows tried first.
+    fn phrase(&mut self, pc: usize, at: usize, many: bool, next: u16, how: How, depth: u32) -> Phrased {
+        let subject = self.subject;
+        let next = self.plain.set(next);
+        let mut at = at;
+        let mut word = not_space(&subject[at..]);
+        loop {
+            if word == 0 || subject.get(at + word) != Some(&b' ') || !self.spend(1) {
+                return Phrased::Done(false);
+            }
+            at += word + 1;
+            while many && subject.get(at) == Some(&b' ') {
+                at += 1;
+            }
+            word = not_space(&subject[at..]);
+            let last = subject.get(at + word) != Some(&b' ');
+            let least = if how.once { word.max(1) } else { 1 };
+            let mut length = word;
+            while length >= least {
+                if self.fits(at + length, next, how.end) {
+                    if last && length == least {
+                        return Phrased::Last(at + length);
+                    }
+                    if self.attempt(pc + 1, at + length, depth) {
+                        return Phrased::Done(true);
+                    }
+                    if self.steps == 0 {
+                        return Phrased::Done(false);
+                    }
+                }
+                length -= 1;
+            }
+        }
+    }
+
     fn go(&mut self, mut pc: usize, mut at: usize, depth: u32) -> bool {
         let plain = self.plain;
         let subject = self.subject;
@@ -241,6 +290,20 @@ impl Walk<'_> {
                             try_at -= 1;
                         }
                         at = low;
+                    }
+                }
+                Op::Phrase { many, next, how } => match self.phrase(pc, at, many, next, how, depth) {
+                    Phrased::Done(hit) => return hit,
+                    Phrased::Last(end) => at = end,
+                },
+                Op::LineEnd => {
+                    while matches!(subject.get(at), Some(b' ' | b'\t')) {
+                        at += 1;
+                    }
+                    match subject.get(at) {
+                        Some(b'\n') => {}
+                        Some(b'\r') if subject.get(at + 1) == Some(&b'\n') => {}
+                        _ => return false,
                     }
                 }
                 Op::Save(slot) => {

@@ -164,7 +164,7 @@ impl Template {
         let (values, patterns) = read_values(&mut lines)?;
         let mut buffer = String::new();
         let mut states: Vec<(String, Vec<Rule>)> = Vec::new();
-        let deadline = limits.deadline(text.len());
+        let deadline = limits.compile_deadline();
         while let Some((name, rules)) =
             read_state(&mut lines, &states, &values, &patterns, &mut buffer, deadline)?
         {

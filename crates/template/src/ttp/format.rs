@@ -18,6 +18,11 @@ fn sorted(v: &Value) -> Value {
     }
 }
 
+/// `yaml.dump(default_flow_style=False)`.
+pub(crate) fn yaml(v: &Value) -> String {
+    super::yaml::write(&sorted(v))
+}
+
 /// `json.dumps(sort_keys=True, indent=4)`; letters beyond ASCII are escaped as Python does.
 pub(crate) fn json(v: &Value) -> Result<String, TtpError> {
     let mut out = Vec::new();
@@ -40,135 +45,18 @@ pub(crate) fn json(v: &Value) -> Result<String, TtpError> {
     Ok(escaped)
 }
 
-/// `yaml.dump(default_flow_style=False)`.
-pub(crate) fn yaml(v: &Value) -> String {
-    let mut out = String::new();
-    yaml_node(&sorted(v), 0, &mut out);
-    if !matches!(v, Value::Array(a) if !a.is_empty()) && !matches!(v, Value::Object(m) if !m.is_empty()) {
-        out.push('\n');
-        if !matches!(v, Value::Array(_) | Value::Object(_)) {
-            out.push_str("...\n");
-        }
-    }
-    out
-}
-
-fn yaml_node(v: &Value, indent: usize, out: &mut String) {
-    let pad = " ".repeat(indent);
-    match v {
-        Value::Object(m) if !m.is_empty() => {
-            for (i, (k, x)) in m.iter().enumerate() {
-                if i > 0 {
-                    out.push_str(&pad);
-                }
-                out.push_str(&yaml_scalar(k, indent));
-                out.push(':');
-                match x {
-                    Value::Object(o) if !o.is_empty() => {
-                        out.push('\n');
-                        out.push_str(&" ".repeat(indent + 2));
-                        yaml_node(x, indent + 2, out);
-                    }
-                    Value::Array(a) if !a.is_empty() => {
-                        out.push('\n');
-                        out.push_str(&pad);
-                        yaml_node(x, indent, out);
-                    }
-                    _ => {
-                        out.push(' ');
-                        yaml_node(x, indent + 2, out);
-                        out.push('\n');
-                    }
-                }
-            }
-        }
-        Value::Array(a) if !a.is_empty() => {
-            for (i, x) in a.iter().enumerate() {
-                if i > 0 {
-                    out.push_str(&pad);
-                }
-                out.push_str("- ");
-                yaml_node(x, indent + 2, out);
-                if !matches!(x, Value::Object(o) if !o.is_empty())
-                    && !matches!(x, Value::Array(b) if !b.is_empty())
-                {
-                    out.push('\n');
-                }
-            }
-        }
-        Value::Object(_) => out.push_str("{}"),
-        Value::Array(_) => out.push_str("[]"),
-        Value::Null => out.push_str("null"),
-        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
-        Value::Number(_) => out.push_str(&py_repr(v)),
-        Value::String(s) => out.push_str(&yaml_scalar(s, indent)),
-    }
-}
-
-/// A text as YAML: plain where it reads back as text, else quoted as PyYAML quotes.
-fn yaml_scalar(s: &str, indent: usize) -> String {
-    let special = s.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{feff}');
-    if special {
-        return serde_json::to_string(s).unwrap_or_else(|_| py_repr(&Value::from(s)));
-    }
-    let reads_as_text =
-        matches!(yaml_serde::from_str::<yaml_serde::Value>(s), Ok(yaml_serde::Value::String(t)) if t == s);
-    let old_bool =
-        matches!(s.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n" | "=" | "<<")
-            && s != "y"
-            && s != "n"
-            && s != "Y"
-            && s != "N";
-    let bytes = s.as_bytes();
-    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b',');
-    // YAML 1.1 reads these as numbers or times: 0o17 as 017, 1:30, 2020-01-01.
-    let looks_number = bytes.first().is_some_and(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'))
-        && (digits(s)
-            || s.split(':').count() > 1
-                && s.trim_start_matches(['-', '+']).split(':').all(|p| digits(p) && p.len() <= 2)
-            || s.len() == 10 && s.split('-').map(str::len).eq([4, 2, 2]) && s.split('-').all(digits));
-    let plain = reads_as_text
-        && !old_bool
-        && !looks_number
-        && !s.contains('\n')
-        && !s.starts_with(|c: char| "!&*|>'\"%@`#,[]{}".contains(c))
-        && !s.starts_with("- ")
-        && !s.starts_with("---")
-        && !s.starts_with("...")
-        && s != "-"
-        && s != "?"
-        && !s.contains(": ")
-        && !s.contains(" #")
-        && !s.ends_with(':')
-        && s.trim() == s;
-    if plain {
-        return s.to_owned();
-    }
-    let mut out = String::from("'");
-    for c in s.chars() {
-        match c {
-            '\'' => out.push_str("''"),
-            '\n' => {
-                out.push_str("\n\n");
-                out.push_str(&" ".repeat(indent));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('\'');
-    out
-}
+const WIDTH: usize = 80;
 
 /// `pprint.pformat(indent=4)`.
 pub(crate) fn pprint(v: &Value) -> String {
     let mut out = String::new();
-    pretty(&sorted(v), 0, 0, &mut out);
+    pretty(&sorted(v), 0, 0, true, &mut out);
     out
 }
 
-fn pretty(v: &Value, indent: usize, allowance: usize, out: &mut String) {
+fn pretty(v: &Value, indent: usize, allowance: usize, top: bool, out: &mut String) {
     let flat = py_repr(v);
-    let fits = flat.chars().count() + indent + allowance <= 80;
+    let fits = flat.chars().count() + indent + allowance <= WIDTH;
     match v {
         Value::Object(m) if !fits && !m.is_empty() => {
             out.push_str("{   ");
@@ -181,12 +69,8 @@ fn pretty(v: &Value, indent: usize, allowance: usize, out: &mut String) {
                 let key = py_repr(&Value::from(k.clone()));
                 out.push_str(&key);
                 out.push_str(": ");
-                pretty(
-                    x,
-                    indent + 4 + key.chars().count() + 2,
-                    if i == last { allowance + 1 } else { 1 },
-                    out,
-                );
+                let inner = indent + 4 + key.chars().count() + 2;
+                pretty(x, inner, if i == last { allowance + 1 } else { 1 }, false, out);
             }
             out.push('}');
         }
@@ -198,11 +82,66 @@ fn pretty(v: &Value, indent: usize, allowance: usize, out: &mut String) {
                     out.push_str(",\n");
                     out.push_str(&" ".repeat(indent + 4));
                 }
-                pretty(x, indent + 4, if i == last { allowance + 1 } else { 1 }, out);
+                pretty(x, indent + 4, if i == last { allowance + 1 } else { 1 }, false, out);
             }
             out.push(']');
         }
+        Value::String(s) if !fits && !s.is_empty() => pretty_text(s, indent, allowance, top, out),
         _ => out.push_str(&flat),
+    }
+}
+
+/// A long text in pieces, cut at line ends and behind blanks.
+fn pretty_text(s: &str, indent: usize, allowance: usize, top: bool, out: &mut String) {
+    let (indent, allowance) = if top { (indent + 1, allowance + 1) } else { (indent, allowance) };
+    let length = |text: &str| py_repr(&Value::from(text)).chars().count();
+    let room = WIDTH.saturating_sub(indent);
+    let mut chunks: Vec<String> = Vec::new();
+    let mut lines = s.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let least = if lines.peek().is_none() { room.saturating_sub(allowance) } else { room };
+        if length(line) <= least {
+            chunks.push(line.to_owned());
+            continue;
+        }
+        let mut current = String::new();
+        let mut rest = line;
+        while !rest.is_empty() {
+            let word = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            let tail = &rest[word..];
+            let blanks = tail.find(|c: char| !c.is_whitespace()).unwrap_or(tail.len());
+            let (part, more) = rest.split_at(word + blanks);
+            rest = more;
+            let candidate = format!("{current}{part}");
+            if length(&candidate) > if rest.is_empty() { least } else { room } {
+                if !current.is_empty() {
+                    chunks.push(std::mem::take(&mut current));
+                }
+                current = part.to_owned();
+            } else {
+                current = candidate;
+            }
+        }
+        if !current.is_empty() {
+            chunks.push(current);
+        }
+    }
+    if let [only] = chunks.as_slice() {
+        out.push_str(&py_repr(&Value::from(only.as_str())));
+        return;
+    }
+    if top {
+        out.push('(');
+    }
+    for (i, chunk) in chunks.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+        }
+        out.push_str(&py_repr(&Value::from(chunk.as_str())));
+    }
+    if top {
+        out.push(')');
     }
 }
 
@@ -280,6 +219,7 @@ fn style(name: &str) -> Option<Style> {
             ("", "  ", ""),
             0,
         ),
+        "jira" => s(None, None, None, None, ("|", "|", "|"), 1),
         "outline" => {
             s(grid("+", "-", "+"), grid("+", "=", "+"), None, grid("+", "-", "+"), ("|", "|", "|"), 1)
         }
@@ -293,25 +233,20 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
     let name = call
         .and_then(|c| c.kwargs.get("tablefmt").or_else(|| c.args.get(1)))
         .map_or_else(|| "simple".into(), py_str);
+    if name == "html" || name == "unsafehtml" {
+        return Ok(html(rows, name == "html"));
+    }
     let style = style(&name)
         .ok_or_else(|| TtpError::new("unsupported", format!("tabulate: unknown tablefmt '{name}'")))?;
     let width = rows.first().map_or(0, Vec::len);
-    let numeric: Vec<bool> = (0..width)
-        .map(|c| {
-            name != "pretty"
-                && rows.len() > 1
-                && rows.iter().skip(1).all(|r| {
-                    r.get(c).is_some_and(|v| py_str(v).is_empty() || py_str(v).trim().parse::<f64>().is_ok())
-                })
-                && rows.iter().skip(1).any(|r| r.get(c).is_some_and(|v| !py_str(v).is_empty()))
-        })
-        .collect();
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|r| {
-            r.iter().map(|v| if v.is_null() { String::new() } else { py_str(v) }.trim().to_owned()).collect()
-        })
-        .collect();
+    let mut cells = cells(rows);
+    if name == "rst" {
+        // An empty first cell would be read as the row before going on.
+        for first in cells.iter_mut().skip(1).filter_map(|r| r.first_mut()).filter(|c| c.is_empty()) {
+            "..".clone_into(first);
+        }
+    }
+    let numeric: Vec<bool> = (0..width).map(|c| name != "pretty" && is_numeric(&cells, c)).collect();
     // A header keeps two blanks of room, as the reference gives it.
     let widths: Vec<usize> = (0..width)
         .map(|c| cells.iter().map(|r| r.get(c).map_or(0, |s| s.chars().count())).max().unwrap_or(0))
@@ -345,7 +280,10 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
             .enumerate()
             .map(|(i, s)| {
                 let gap = " ".repeat(widths.get(i).copied().unwrap_or(0).saturating_sub(s.chars().count()));
-                if numeric.get(i) == Some(&true) {
+                if name == "pretty" {
+                    let (left, right) = gap.split_at(gap.len() / 2);
+                    format!("{pad}{left}{s}{right}{pad}")
+                } else if numeric.get(i) == Some(&true) {
                     format!("{pad}{gap}{s}{pad}")
                 } else {
                     format!("{pad}{s}{gap}{pad}")
@@ -362,7 +300,10 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
         } else if i > 1 {
             out.extend(line(style.between));
         }
-        out.push(row(r));
+        out.push(match name.as_str() {
+            "jira" if i == 0 => row(r).replace('|', "||"),
+            _ => row(r),
+        });
     }
     if cells.len() == 1 {
         out.extend(line(style.below_header));
@@ -371,8 +312,57 @@ pub(crate) fn tabulate(rows: &[Vec<Value>], call: Option<&Call>) -> Result<Strin
     Ok(out.join("\n"))
 }
 
+/// The texts of the cells, the row of headers first.
+fn cells(rows: &[Vec<Value>]) -> Vec<Vec<String>> {
+    let text = |v: &Value| if v.is_null() { String::new() } else { py_str(v).trim().to_owned() };
+    rows.iter().map(|r| r.iter().map(text).collect()).collect()
+}
+
+/// Whether a column below its header holds numbers and nothing else.
+fn is_numeric(cells: &[Vec<String>], column: usize) -> bool {
+    let mut below = cells.iter().skip(1).filter_map(|r| r.get(column));
+    below.clone().all(|c| c.is_empty() || c.parse::<f64>().is_ok()) && below.any(|c| !c.is_empty())
+}
+
+fn html(rows: &[Vec<Value>], safe: bool) -> String {
+    let cells = cells(rows);
+    let escaped = |s: &str| {
+        if !safe {
+            return s.to_owned();
+        }
+        let s = s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        s.replace('"', "&quot;").replace('\'', "&#x27;")
+    };
+    let columns: Vec<(usize, bool)> = (0..cells.first().map_or(0, Vec::len))
+        .map(|c| {
+            let widest = cells.iter().skip(1).filter_map(|r| r.get(c)).map(|s| s.chars().count()).max();
+            let header = cells.first().and_then(|r| r.get(c)).map_or(0, |s| s.chars().count() + 2);
+            (widest.unwrap_or(0).max(header), is_numeric(&cells, c))
+        })
+        .collect();
+    let row = |r: &Vec<String>, tag: &str| {
+        let mut out = String::from("<tr>");
+        for (s, (width, numeric)) in r.iter().zip(&columns) {
+            let gap = " ".repeat(width.saturating_sub(s.chars().count()));
+            let s = escaped(s);
+            out.push_str(&if *numeric {
+                format!("<{tag} style=\"text-align: right;\">{gap}{s}</{tag}>")
+            } else {
+                format!("<{tag}>{s}{gap}</{tag}>")
+            });
+        }
+        out + "</tr>"
+    };
+    let mut out = vec!["<table>".to_owned(), "<thead>".to_owned()];
+    out.extend(cells.iter().take(1).map(|r| row(r, "th")));
+    out.extend(["</thead>".to_owned(), "<tbody>".to_owned()]);
+    out.extend(cells.iter().skip(1).map(|r| row(r, "td")));
+    out.extend(["</tbody>".to_owned(), "</table>".to_owned()]);
+    out.join("\n")
+}
+
 /// The changes from `a` to `b` as DeepDiff names them (text view).
-pub(crate) fn deepdiff(a: &Value, b: &Value, ignore_order: bool) -> Value {
+pub(crate) fn deepdiff(a: &Value, b: &Value, ignore_order: bool, verbose: bool) -> Value {
     let mut found: Vec<(&'static str, String, Value)> = Vec::new();
     compare(a, b, "root", ignore_order, &mut found);
     let mut out = Map::new();
@@ -389,7 +379,7 @@ pub(crate) fn deepdiff(a: &Value, b: &Value, ignore_order: bool) -> Value {
         if items.is_empty() {
             continue;
         }
-        let value = if kind.starts_with("dictionary") {
+        let value = if kind.starts_with("dictionary") && !verbose {
             Value::Array(items.into_iter().map(|(p, _)| Value::from(p)).collect())
         } else {
             Value::Object(items.into_iter().collect())

@@ -11,7 +11,7 @@ use super::literal::Call;
 use super::methods::{METHODS, builtin};
 use super::regex::{Search, Searches, escape};
 use super::text::{format_text, glob};
-use super::value::{as_ip, ip_object, py_eq, py_str};
+use super::value::{as_ip, ip_object, key_of, py_eq, py_str};
 
 /// Every match function of TTP that [`apply`] runs; beside them come the methods of Python's text.
 const KNOWN: &[&str] = &[
@@ -472,7 +472,7 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
             let group = call.text(2, "group");
             let found = lookup_source(name, template, group, ctx, None)
                 .and_then(Value::as_object)
-                .and_then(|m| data.as_str().and_then(|d| m.get(d)))
+                .and_then(|m| m.get(&key_of(&data)))
                 .cloned();
             added(data, found, call.arg(3, "add_field"))
         }

@@ -8,7 +8,7 @@ use super::functions::{Context, lookup_source};
 use super::ip;
 use super::literal::Call;
 use super::text::format_text;
-use super::value::{ip_object, py_eq, py_str};
+use super::value::{ip_object, key_of, py_eq, py_str};
 
 const KNOWN: &[&str] = &[
     "contains",
@@ -171,7 +171,7 @@ pub(crate) fn apply(
             let source =
                 lookup_source(text(1, "name"), text(2, "template"), text(3, "group"), ctx, Some(main));
             let found = match (source, data.get(&key)) {
-                (Some(Value::Object(m)), Some(v)) => v.as_str().and_then(|s| m.get(s)).cloned(),
+                (Some(Value::Object(m)), Some(v)) => m.get(&key_of(v)).cloned(),
                 _ => None,
             };
             let Some(found) = found else { return Ok(Done::Keep) };

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 
 /// An address with an optional prefix length, of one version.
 #[derive(Debug, Clone, Copy)]
-struct Parsed {
+struct Parsed<'t> {
     six: bool,
+    /// The zone behind `%`, of version 6.
+    scope: Option<&'t str>,
     bits: u128,
     prefix: Option<u8>,
     /// A network prints its address only with the prefix; an interface keeps its host bits.
@@ -47,6 +49,11 @@ fn netmask(max: u8, prefix: u8) -> u128 {
 }
 
 fn show(six: bool, bits: u128) -> String {
+    // The reference writes an address of version 4 within one of version 6 in hex.
+    if six && let Some(four) = Ipv6Addr::from(bits).to_ipv4_mapped() {
+        let four = u32::from(four);
+        return format!("::ffff:{:x}:{:x}", four >> 16, four & 0xffff);
+    }
     if six { Ipv6Addr::from(bits).to_string() } else { Ipv4Addr::from(bits as u32).to_string() }
 }
 
@@ -74,12 +81,18 @@ fn prefix_of(text: &str, six: bool) -> Option<u8> {
     (bits.leading_zeros() + bits.trailing_ones() >= 32).then_some(bits.leading_zeros() as u8)
 }
 
-fn parse(text: &str) -> Option<Parsed> {
+fn parse(text: &str) -> Option<Parsed<'_>> {
     let (addr, prefix) = match text.split_once('/') {
         Some((a, p)) => (a, Some(p)),
         None => (text, None),
     };
+    let (addr, scope) = match addr.split_once('%') {
+        Some((_, scope)) if scope.is_empty() || scope.contains('%') => return None,
+        Some((addr, scope)) => (addr, Some(scope)),
+        None => (addr, None),
+    };
     let (six, bits) = match v4(addr) {
+        Some(_) if scope.is_some() => return None,
         Some(b) => (false, b),
         None => (true, u128::from(addr.parse::<Ipv6Addr>().ok()?)),
     };
@@ -87,17 +100,22 @@ fn parse(text: &str) -> Option<Parsed> {
         Some(p) => Some(prefix_of(p, six)?),
         None => None,
     };
-    Some(Parsed { six, bits, prefix, max: if six { 128 } else { 32 } })
+    Some(Parsed { six, scope, bits, prefix, max: if six { 128 } else { 32 } })
 }
 
-fn text(p: &Parsed) -> String {
+fn text(p: &Parsed<'_>) -> String {
+    let mut out = show(p.six, p.bits);
+    if let Some(scope) = p.scope {
+        out.push('%');
+        out.push_str(scope);
+    }
     match p.prefix {
-        Some(n) => format!("{}/{n}", show(p.six, p.bits)),
-        None => show(p.six, p.bits),
+        Some(n) => format!("{out}/{n}"),
+        None => out,
     }
 }
 
-fn of_version(p: Parsed, version: Option<u8>) -> Option<Parsed> {
+fn of_version(p: Parsed<'_>, version: Option<u8>) -> Option<Parsed<'_>> {
     match version {
         Some(v) if (v == 6) != p.six => None,
         _ => Some(p),
@@ -106,7 +124,8 @@ fn of_version(p: Parsed, version: Option<u8>) -> Option<Parsed> {
 
 /// An address or an interface; `address mask` is read as `address/mask`.
 pub(crate) fn to_ip(s: &str, version: Option<u8>) -> Option<String> {
-    of_version(parse(&s.replace(' ', "/"))?, version).map(|p| text(&p))
+    let s = s.replace(' ', "/");
+    of_version(parse(&s)?, version).map(|p| text(&p))
 }
 
 /// A network; host bits must be zero.
@@ -130,7 +149,7 @@ pub(crate) fn overlap(a: &str, b: &str) -> bool {
     mask_of(a.bits, a.max, n) == mask_of(b.bits, b.max, n)
 }
 
-fn inside(p: &Parsed, nets: &[&str]) -> bool {
+fn inside(p: &Parsed<'_>, nets: &[&str]) -> bool {
     let host = Parsed { prefix: None, ..*p };
     nets.iter().any(|n| overlap(&text(&host), n))
 }
@@ -172,7 +191,7 @@ const RESERVED6: &[&str] = &[
     "a000::/3", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9",
 ];
 
-fn property(p: &Parsed, name: &str) -> Option<Value> {
+fn property(p: &Parsed<'_>, name: &str) -> Option<Value> {
     let prefix = p.prefix.unwrap_or(p.max);
     let low = mask_of(p.bits, p.max, prefix);
     let wild = netmask(p.max, p.max) ^ netmask(p.max, prefix);
@@ -180,6 +199,17 @@ fn property(p: &Parsed, name: &str) -> Option<Value> {
     let interface = p.prefix.is_some();
     Some(match name {
         "version" => Value::from(if p.six { 6 } else { 4 }),
+        "reverse_pointer" if p.six => {
+            let exploded = exploded(true, p.bits) + &p.prefix.map(|n| format!("/{n}")).unwrap_or_default();
+            let digits: Vec<String> =
+                exploded.chars().rev().filter(|c| *c != ':').map(String::from).collect();
+            Value::from(digits.join(".") + ".ip6.arpa")
+        }
+        "reverse_pointer" => {
+            let text = text(p);
+            let octets: Vec<&str> = text.split('.').rev().collect();
+            Value::from(octets.join(".") + ".in-addr.arpa")
+        }
         "max_prefixlen" => Value::from(p.max),
         "compressed" => Value::from(text(p)),
         "exploded" => Value::from(match p.prefix {

@@ -1,11 +1,10 @@
 //! One template line into a pattern and its match variables.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
 use super::literal::{self, Call};
+use super::places::Wanted;
 use super::regex;
 use crate::pyre::Regex;
 
@@ -44,18 +43,16 @@ pub(crate) struct Variable {
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub pattern: Regex,
-    /// Text every match begins with.
-    pub prefix: memchr::memmem::Finder<'static>,
-    /// Whether the prefix is only the newline.
-    pub bare: bool,
+    /// What every line it matches has.
+    pub wanted: Wanted,
     /// Number of a group and the variable it feeds.
     pub captures: Vec<(u32, Variable)>,
     /// Variables fed with the whole match, when the line captures nothing.
     pub whole: Vec<Variable>,
     /// Names under which the line's variables are known (sanitised and as written).
     pub names: Vec<String>,
-    /// As `names`, with what `joinmatches` says.
-    pub joins: HashMap<String, Option<Option<String>>>,
+    /// Names and the text by which `joinmatches` joins them.
+    pub joins: Vec<(String, String)>,
     pub action: Action,
     pub is_line: bool,
     pub line: usize,
@@ -90,33 +87,48 @@ pub(crate) struct Scope<'a> {
 }
 
 const LINE_END: &str = r"[\t ]*(?=\n|\r\n)";
+const BLANKS: &str = r"[ \t]+";
+
+/// Where a byte stands twice in a row, from a place on.
+fn twice(line: &str, byte: u8, mut from: usize) -> Option<usize> {
+    let bytes = line.as_bytes();
+    loop {
+        let at = from + memchr::memchr(byte, bytes.get(from..)?)?;
+        if bytes.get(at + 1) == Some(&byte) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
 
 /// The spans of `{{ ... }}` in a line; what stands between must not be empty.
 fn spans(line: &str) -> Vec<(usize, usize)> {
     let mut out = Vec::new();
     let mut at = 0;
-    while let Some(i) = line.get(at..).and_then(|l| l.find("{{")) {
-        let open = at + i;
+    while let Some(open) = twice(line, b'{', at) {
         let Some(first) = line.get(open + 2..).and_then(|r| r.chars().next()) else { break };
-        let from = open + 2 + first.len_utf8();
-        let Some(j) = line.get(from..).and_then(|l| l.find("}}")) else { break };
-        out.push((open, from + j + 2));
-        at = from + j + 2;
+        let Some(close) = twice(line, b'}', open + 2 + first.len_utf8()) else { break };
+        out.push((open, close + 2));
+        at = close + 2;
     }
     out
 }
 
+/// A variable while its attributes are read.
 struct Draft {
     variable: Variable,
-    raw: String,
     safe: String,
     regexes: Vec<String>,
     action: Action,
     is_line: bool,
-    ignore: Option<Option<Value>>,
+    /// The argument of `ignore`.
+    ignore: Option<Value>,
+    /// The argument of `columns`.
+    columns: Option<Value>,
+    /// Not saved: `ignore`.
     skip_variable: bool,
+    /// The line only sets a default.
     skip_line: bool,
-    attributes: Vec<Call>,
 }
 
 fn text_of(v: &Value) -> String {
@@ -161,35 +173,32 @@ fn refuse(call: &Call) -> Result<(), TtpError> {
 
 impl Draft {
     fn read(raw: &str, line: &str, scope: &mut Scope<'_>) -> Result<Self, TtpError> {
-        let mut attributes = literal::calls(raw)?;
-        if attributes.is_empty() {
+        let mut attributes = literal::calls(raw)?.into_iter();
+        let Some(head) = attributes.next() else {
             return Err(TtpError::new("syntax", format!("an empty variable in '{}'", line.trim())));
-        }
-        let head = attributes.remove(0);
+        };
         let mut d = Self {
-            variable: Variable { name: head.name.clone(), functions: Vec::new(), join: None },
-            raw: raw.to_owned(),
             safe: safe_name(&head.name),
+            variable: Variable { name: head.name, functions: Vec::new(), join: None },
             regexes: Vec::new(),
             action: Action::Add,
             is_line: false,
             ignore: None,
+            columns: None,
             skip_variable: false,
             skip_line: false,
-            attributes: attributes.clone(),
         };
         if let Some(default) = scope.default
             && !d.unsaved()
-            && !scope.defaults.contains_key(&head.name)
+            && !scope.defaults.contains_key(&d.variable.name)
         {
-            scope.defaults.insert(head.name.clone(), default.clone());
+            scope.defaults.insert(d.variable.name.clone(), default.clone());
         }
         if d.safe == "ignore" {
-            d.ignore = Some(head.args.first().cloned());
+            d.ignore = head.args.first().cloned();
         }
-        let named = d.safe.clone();
         if matches!(
-            named.as_str(),
+            d.safe.as_str(),
             "ignore"
                 | "_start_"
                 | "_end_"
@@ -204,11 +213,11 @@ impl Draft {
                 | "joinmatches"
                 | "re"
         ) {
-            let call = Call { name: named, ..head };
-            d.apply(&call, line, scope, 0)?;
+            let call = Call { name: d.safe.clone(), args: head.args, kwargs: head.kwargs };
+            d.apply(call, line, scope, 0)?;
         }
         for call in attributes {
-            d.apply(&call, line, scope, 0)?;
+            d.apply(call, line, scope, 0)?;
         }
         Ok(d)
     }
@@ -219,20 +228,12 @@ impl Draft {
 
     fn apply(
         &mut self,
-        call: &Call,
+        mut call: Call,
         line: &str,
         scope: &mut Scope<'_>,
         depth: usize,
     ) -> Result<(), TtpError> {
-        refuse(call)?;
-        let first = || {
-            call.args.first().ok_or_else(|| {
-                TtpError::new(
-                    "argument",
-                    format!("{} of '{}' needs an argument", call.name, self.variable.name),
-                )
-            })
-        };
+        refuse(&call)?;
         match call.name.as_str() {
             "ignore" => self.skip_variable = true,
             "_start_" => {
@@ -242,9 +243,10 @@ impl Draft {
             "_line_" => {
                 self.action = Action::Join;
                 self.is_line = true;
-                self.pattern(call, scope);
+                self.pattern(&call, scope);
             }
-            "_exact_" | "_exact_space_" | "columns" => {}
+            "_exact_" | "_exact_space_" => {}
+            "columns" => self.columns = Some(call.args.into_iter().next().unwrap_or(Value::Null)),
             "_headers_" => self.action = Action::Start,
             "chain" => {
                 if depth > 16 {
@@ -253,19 +255,17 @@ impl Draft {
                         self.variable.name
                     )));
                 }
-                let name = text_of(first()?);
+                let name = text_of(self.needed(call.args.first(), "chain", "an argument")?);
                 let Some(value) = scope.vars.get(&name).cloned() else {
                     tracing::debug!(variable = %self.variable.name, chain = %name, "chain variable not found");
                     return Ok(());
                 };
                 for c in chain_calls(&value)? {
-                    self.apply(&c, line, scope, depth + 1)?;
+                    self.apply(c, line, scope, depth + 1)?;
                 }
             }
             "set" => {
-                let value = call.arg(0, "value").cloned().ok_or_else(|| {
-                    TtpError::new("argument", format!("set of '{}' needs a value", self.variable.name))
-                })?;
+                let value = self.needed(call.arg(0, "value"), "set", "a value")?.clone();
                 let mut rest = String::new();
                 let mut at = 0;
                 for (open, close) in spans(line) {
@@ -278,25 +278,26 @@ impl Draft {
                     scope.defaults.insert(self.variable.name.clone(), value);
                     self.skip_line = true;
                 } else {
-                    let mut call = call.clone();
                     call.kwargs.insert("match_line".into(), Value::String(format!("\n{rest}")));
                     self.variable.functions.push(call);
                 }
             }
             "default" => {
                 if !self.unsaved() {
-                    let value = if call.args.len() == 1 { call.args[0].clone() } else { Value::from("None") };
-                    scope.defaults.insert(self.variable.name.clone(), value);
+                    let only = call.args.len() == 1;
+                    let value = call.args.into_iter().next().filter(|_| only);
+                    scope
+                        .defaults
+                        .insert(self.variable.name.clone(), value.unwrap_or_else(|| Value::from("None")));
                 }
             }
             "joinmatches" => {
                 self.variable.join.get_or_insert(call.args.first().map(text_of));
                 self.action = Action::Join;
             }
-            "re" => self.pattern(call, scope),
+            "re" => self.pattern(&call, scope),
             "contains_re" | "startswith_re" | "endswith_re" | "notstartswith_re" | "notendswith_re"
             | "exclude_re" | "exclude" | "contains" | "equal" | "notequal" | "sformat" => {
-                let mut call = call.clone();
                 for arg in &mut call.args {
                     if let Value::String(s) = arg
                         && let Some(v) = scope.vars.get(s.as_str())
@@ -306,7 +307,7 @@ impl Draft {
                 }
                 self.variable.functions.push(call);
             }
-            name if builtin(name).is_some() => self.pattern(call, scope),
+            name if builtin(name).is_some() => self.pattern(&call, scope),
             name => {
                 if let Some(near) = super::functions::unknown(name) {
                     tracing::warn!(
@@ -317,10 +318,22 @@ impl Draft {
                         "a TTP template names an unknown match function: it does nothing"
                     );
                 }
-                self.variable.functions.push(call.clone());
+                self.variable.functions.push(call);
             }
         }
         Ok(())
+    }
+
+    /// An argument that must be there.
+    fn needed<'v>(
+        &self,
+        value: Option<&'v Value>,
+        function: &str,
+        what: &str,
+    ) -> Result<&'v Value, TtpError> {
+        value.ok_or_else(|| {
+            TtpError::new("argument", format!("{function} of '{}' needs {what}", self.variable.name))
+        })
     }
 
     fn pattern(&mut self, call: &Call, scope: &Scope<'_>) {
@@ -351,40 +364,35 @@ pub(crate) fn chain_calls(value: &Value) -> Result<Vec<Call>, TtpError> {
     }
 }
 
-/// The fixed text between variables as a pattern.
-fn fixed(text: &str, line: &str) -> String {
-    let escaped = regex::escape(text);
-    let mut out = String::with_capacity(escaped.len());
-    let exact_space = line.contains("_exact_space_");
-    let exact = line.contains("_exact_");
-    let mut rest = escaped.as_str();
-    while let Some(c) = rest.chars().next() {
-        if !exact_space && (rest.starts_with("\\ ") || rest.starts_with("\\\t")) {
-            while rest.starts_with("\\ ") || rest.starts_with("\\\t") {
-                rest = rest.get(2..).unwrap_or("");
-            }
-            out.push_str("[ \\t]+");
-        } else if !exact && c.is_numeric() {
-            rest = rest.trim_start_matches(char::is_numeric);
-            out.push_str("\\d+");
-        } else {
-            out.push(c);
-            rest = rest.get(c.len_utf8()..).unwrap_or("");
-        }
-    }
-    out
+/// How blanks and digits of a line match.
+#[derive(Clone, Copy)]
+struct Exact {
+    space: bool,
+    digits: bool,
 }
 
-fn cut_at(pattern: &str, mark: &str) -> Option<String> {
-    let before = pattern.get(..pattern.find(mark)?)?;
-    let before = before.strip_suffix("[ \\t]+").unwrap_or(before);
-    Some(format!("{before}{LINE_END}"))
+/// Adds the fixed text between variables to a pattern.
+fn fixed(text: &str, exact: Exact, out: &mut String) {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if !exact.space && matches!(c, ' ' | '\t') {
+            while chars.next_if(|c| matches!(c, ' ' | '\t')).is_some() {}
+            out.push_str(BLANKS);
+        } else if !exact.digits && c.is_numeric() {
+            while chars.next_if(|c| c.is_numeric()).is_some() {}
+            out.push_str("\\d+");
+        } else {
+            if regex::is_special(c) {
+                out.push('\\');
+            }
+            out.push(c);
+        }
+    }
 }
 
 /// Columns of a `_headers_` line: the pattern and the header names in order.
-fn headers(line: &str, mark: &str, draft: &Draft, names: &mut Vec<String>) -> Result<String, TtpError> {
-    let at = line.find(mark).unwrap_or(line.len());
-    let text = line.get(..at).unwrap_or("").trim_end().to_owned();
+fn headers(before: &str, wanted: Option<&Value>, names: &mut Vec<String>) -> Result<String, TtpError> {
+    let text = before.trim_end();
     // Each header with the blanks that follow it is one column.
     let mut columns_text: Vec<String> = Vec::new();
     let mut blank = true;
@@ -404,12 +412,10 @@ fn headers(line: &str, mark: &str, draft: &Draft, names: &mut Vec<String>) -> Re
         return Err(TtpError::new("syntax", "_headers_ stands on a line without headers"));
     }
     let mut columns = count as i64 - 2;
-    for a in &draft.attributes {
-        if a.name == "columns" {
-            let n = a.args.first().and_then(|v| v.as_i64().or_else(|| text_of(v).trim().parse().ok()));
-            let n = n.ok_or_else(|| TtpError::new("argument", "columns() needs a number"))?;
-            columns = n.max(1).min(count as i64);
-        }
+    if let Some(wanted) = wanted {
+        let n = wanted.as_i64().or_else(|| text_of(wanted).trim().parse().ok());
+        let n = n.ok_or_else(|| TtpError::new("argument", "columns() needs a number"))?;
+        columns = n.max(1).min(count as i64);
     }
     let indent: usize =
         text.chars().take_while(|c| c.is_whitespace()).map(|c| if c == '\t' { 4 } else { 1 }).sum();
@@ -453,6 +459,126 @@ fn headers(line: &str, mark: &str, draft: &Draft, names: &mut Vec<String>) -> Re
     Ok(out)
 }
 
+/// A header as a variable: blanks around it do not count, and the row of headers is no value.
+fn header(name: &str, scope: &Scope<'_>) -> Variable {
+    let call = |name: &str, args: Vec<Value>| Call { name: name.into(), args, kwargs: Map::new() };
+    let own = scope.vars.get(name).cloned().unwrap_or_else(|| Value::from(name));
+    Variable {
+        name: name.to_owned(),
+        functions: vec![call("strip", Vec::new()), call("exclude", vec![own])],
+        join: None,
+    }
+}
+
+/// What is known of a line before its pattern is compiled.
+struct Line {
+    pattern: String,
+    /// The variables that are known by name, and the one with no name of its own (`_start_`).
+    variables: Vec<Variable>,
+    /// Names and the variable each stands for.
+    by_name: Vec<(String, usize)>,
+    /// The variable of each named group.
+    groups: Vec<usize>,
+    /// A variable that stands twice.
+    twice: Option<String>,
+    /// Nothing more is added to the pattern.
+    closed: bool,
+    action: Action,
+    is_line: bool,
+}
+
+impl Line {
+    /// Ends the pattern before a variable.
+    fn cut(&mut self) {
+        if self.pattern.ends_with(BLANKS) {
+            self.pattern.truncate(self.pattern.len() - BLANKS.len());
+        }
+        self.pattern.push_str(LINE_END);
+        self.closed = true;
+    }
+
+    fn headers(
+        &mut self,
+        before: &str,
+        columns: Option<&Value>,
+        scope: &mut Scope<'_>,
+    ) -> Result<(), TtpError> {
+        let mut names: Vec<String> = Vec::new();
+        self.pattern = headers(before, columns, &mut names)?;
+        self.closed = true;
+        self.groups.clear();
+        for (i, name) in names.iter().enumerate() {
+            if names.iter().take(i).any(|other| other == name) {
+                return Err(TtpError::new("syntax", format!("the header '{name}' stands twice on the line")));
+            }
+            if let Some(default) = scope.default
+                && !scope.defaults.contains_key(name)
+            {
+                scope.defaults.insert(name.clone(), default.clone());
+            }
+            self.by_name.push((name.clone(), self.variables.len()));
+            self.groups.push(self.variables.len());
+            self.variables.push(header(name, scope));
+        }
+        Ok(())
+    }
+
+    /// Adds a variable and its place in the pattern.
+    fn add(&mut self, draft: Draft, before: &str, scope: &mut Scope<'_>) -> Result<(), TtpError> {
+        use std::fmt::Write as _;
+        let Draft { variable, safe, regexes, .. } = draft;
+        let index = self.variables.len();
+        let sets = variable.functions.iter().any(|f| f.name == "set");
+        let twice = self.groups.iter().any(|g| self.variables[*g].name == variable.name);
+        if !draft.skip_variable {
+            self.by_name.retain(|(n, _)| *n != safe && *n != variable.name);
+            if variable.name != safe {
+                self.by_name.push((variable.name.clone(), index));
+            }
+            self.by_name.push((safe.clone(), index));
+        }
+        self.variables.push(variable);
+        self.is_line |= draft.is_line;
+        if !self.action.starts() && safe != "ignore" {
+            self.action = draft.action;
+        }
+        match safe.as_str() {
+            _ if self.closed => {}
+            "ignore" => match &draft.ignore {
+                Some(v) => {
+                    let name = text_of(v);
+                    let by = named_pattern(&name, scope.vars).unwrap_or(name);
+                    self.pattern.push_str("(?:");
+                    self.pattern.push_str(&by);
+                    self.pattern.push(')');
+                }
+                None => self.pattern.push_str("\\S+"),
+            },
+            "_start_" | "_end_" => self.cut(),
+            "_headers_" => self.headers(before, draft.columns.as_ref(), scope)?,
+            _ if sets => self.cut(),
+            _ => {
+                if twice {
+                    self.twice = Some(safe.clone());
+                }
+                let _ = write!(self.pattern, "(?P<v{}>(?:", self.groups.len());
+                self.groups.push(index);
+                if regexes.is_empty() {
+                    self.pattern.push_str("\\S+");
+                }
+                for (i, regex) in regexes.iter().enumerate() {
+                    if i > 0 {
+                        self.pattern.push_str(")|(?:");
+                    }
+                    self.pattern.push_str(regex);
+                }
+                self.pattern.push_str("))");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Compiles one line; None where it only sets a default or has no variable.
 pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Result<Option<Rule>, TtpError> {
     let line = line.trim_end();
@@ -461,130 +587,69 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
         tracing::debug!(line = number, "a group line without a variable is skipped");
         return Ok(None);
     }
-    let mut pattern = String::new();
-    let mut groups: Vec<(String, Variable)> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    let mut by_name: Vec<(String, Variable)> = Vec::new();
-    let mut action = Action::Add;
-    let mut is_line = false;
+    let digits = line.contains("_exact_");
+    let exact = Exact { digits, space: digits && line.contains("_exact_space_") };
+    let indent = line.len() - line.trim_start().len();
+    let mut made = Line {
+        pattern: String::with_capacity(line.len() * 2 + 48),
+        variables: Vec::with_capacity(at.len()),
+        by_name: Vec::with_capacity(at.len()),
+        groups: Vec::with_capacity(at.len()),
+        twice: None,
+        closed: false,
+        action: Action::Add,
+        is_line: false,
+    };
+    made.pattern.push_str("\\n");
+    made.pattern.push_str(line.get(..indent).unwrap_or(""));
+    let mut from = indent;
     let mut skip = false;
     for (open, close) in at {
-        let raw = line.get(open + 2..close - 2).unwrap_or("");
-        let draft = Draft::read(raw, line, scope)?;
+        let draft = Draft::read(line.get(open + 2..close - 2).unwrap_or(""), line, scope)?;
         if draft.skip_line {
             skip = true;
             continue;
         }
-        if !draft.skip_variable {
-            by_name.retain(|(n, _)| *n != draft.safe && *n != draft.variable.name);
-            by_name.push((draft.safe.clone(), draft.variable.clone()));
-            if draft.variable.name != draft.safe {
-                by_name.push((draft.variable.name.clone(), draft.variable.clone()));
-            }
+        if skip {
+            continue;
         }
-        let mark = format!("{{{{{}}}}}", draft.raw);
-        if pattern.is_empty() {
-            let body = line.trim_start();
-            let indent = line.get(..line.len() - body.len()).unwrap_or("");
-            pattern.push_str("\\n");
-            pattern.push_str(indent);
-            let mut from = 0;
-            for (o, c) in spans(body) {
-                pattern.push_str(&fixed(body.get(from..o).unwrap_or(""), line));
-                pattern.push_str(body.get(o..c).unwrap_or(""));
-                from = c;
-            }
-            pattern.push_str(&fixed(body.get(from..).unwrap_or(""), line));
-            pattern.push_str(LINE_END);
+        if !made.closed {
+            fixed(line.get(from..open).unwrap_or(""), exact, &mut made.pattern);
+            from = close;
         }
-        match draft.safe.as_str() {
-            "ignore" => {
-                let by = match &draft.ignore {
-                    Some(Some(v)) => {
-                        let name = text_of(v);
-                        format!("(?:{})", named_pattern(&name, scope.vars).unwrap_or(name))
-                    }
-                    _ => "\\S+".to_owned(),
-                };
-                pattern = pattern.replacen(&mark, &by, 1);
-            }
-            "_start_" | "_end_" => {
-                if let Some(cut) = cut_at(&pattern, &mark) {
-                    pattern = cut;
-                }
-            }
-            "_headers_" => {
-                let mut header_names: Vec<String> = Vec::new();
-                pattern = headers(line, &mark, &draft, &mut header_names)?;
-                groups.clear();
-                for (i, h) in header_names.iter().enumerate() {
-                    if header_names.iter().take(i).any(|o| o == h) {
-                        return Err(TtpError::new(
-                            "syntax",
-                            format!("the header '{h}' stands twice on the line"),
-                        ));
-                    }
-                    let call =
-                        |name: &str, args: Vec<Value>| Call { name: name.into(), args, kwargs: Map::new() };
-                    let variable = Variable {
-                        name: h.clone(),
-                        functions: vec![
-                            call("strip", Vec::new()),
-                            call(
-                                "exclude",
-                                vec![scope.vars.get(h).cloned().unwrap_or_else(|| Value::from(h.clone()))],
-                            ),
-                        ],
-                        join: None,
-                    };
-                    if let Some(default) = scope.default
-                        && !scope.defaults.contains_key(h)
-                    {
-                        scope.defaults.insert(h.clone(), default.clone());
-                    }
-                    by_name.push((h.clone(), variable.clone()));
-                    groups.push((format!("v{i}"), variable));
-                }
-            }
-            _ => {}
-        }
-        if draft.variable.functions.iter().any(|f| f.name == "set")
-            && let Some(cut) = cut_at(&pattern, &mark)
-        {
-            pattern = cut;
-        }
-        if draft.safe != "ignore" && pattern.contains(&mark) {
-            if !skip && groups.iter().any(|(_, v)| v.name == draft.variable.name) {
-                return Err(TtpError::new(
-                    "regex",
-                    format!("the variable '{}' stands twice on one line", draft.variable.name),
-                ));
-            }
-            let id = format!("v{}", groups.len());
-            let regexes =
-                if draft.regexes.is_empty() { "\\S+".to_owned() } else { draft.regexes.join(")|(?:") };
-            pattern = pattern.replacen(&mark, &format!("(?P<{id}>(?:{regexes}))"), 1);
-            groups.push((id, draft.variable.clone()));
-        }
-        is_line |= draft.is_line;
-        if !action.starts() && draft.safe != "ignore" {
-            action = draft.action;
-        }
+        made.add(draft, line.get(..open).unwrap_or(""), scope)?;
     }
     if skip {
         return Ok(None);
     }
-    for (name, _) in &by_name {
-        names.push(name.clone());
+    if let Some(name) = made.twice {
+        return Err(TtpError::new("regex", format!("the variable '{name}' stands twice on one line")));
     }
+    if !made.closed {
+        fixed(line.get(from..).unwrap_or(""), exact, &mut made.pattern);
+        made.pattern.push_str(LINE_END);
+    }
+    finish(made, number)
+}
+
+/// Compiles the pattern of a line and hands its variables to the groups.
+fn finish(made: Line, number: usize) -> Result<Option<Rule>, TtpError> {
+    let Line { pattern, variables, by_name, groups, action, is_line, .. } = made;
     let compiled = Regex::new(&pattern).map_err(|e| {
         TtpError::new("regex", format!("the pattern '{}' is not valid: {e}", pattern.escape_debug()))
     })?;
-    let mut captures = Vec::new();
-    // Cutting the line at `_start_`, `_end_` or `set` may have dropped a group.
+    let mut joins = Vec::new();
+    for (name, at) in &by_name {
+        if let Some(Some(Some(by))) = variables.get(*at).map(|v| &v.join) {
+            joins.push((name.clone(), by.clone()));
+        }
+    }
+    let mut known: Vec<Option<Variable>> = variables.into_iter().map(Some).collect();
+    let mut captures = Vec::with_capacity(groups.len());
     for (number, name) in (1u32..).zip(compiled.names()) {
-        match groups.iter().find(|(id, _)| id == name) {
-            Some((_, v)) => captures.push((number, v.clone())),
+        let group = name.strip_prefix('v').and_then(|n| n.parse::<usize>().ok());
+        match group.and_then(|g| groups.get(g)).and_then(|at| known.get_mut(*at)?.take()) {
+            Some(variable) => captures.push((number, variable)),
             None => {
                 return Err(TtpError::new(
                     "regex",
@@ -595,21 +660,17 @@ pub(crate) fn compile(line: &str, number: usize, scope: &mut Scope<'_>) -> Resul
     }
     let mut whole: Vec<Variable> = Vec::new();
     if captures.is_empty() {
-        for (_, v) in &by_name {
-            if !whole.iter().any(|w| w.name == v.name) {
-                whole.push(v.clone());
-            }
+        for (_, at) in &by_name {
+            whole.extend(known.get_mut(*at).and_then(Option::take));
         }
     }
-    let prefix = regex::literal_prefix(&pattern);
     Ok(Some(Rule {
+        wanted: Wanted::new(regex::literal_head(&pattern), compiled.line_lead()),
         pattern: compiled,
-        bare: prefix.len() <= 1,
-        prefix: memchr::memmem::Finder::new(prefix.as_bytes()).into_owned(),
         captures,
         whole,
-        joins: by_name.into_iter().map(|(n, v)| (n, v.join)).collect(),
-        names,
+        joins,
+        names: by_name.into_iter().map(|(n, _)| n).collect(),
         action,
         is_line,
         line: number,

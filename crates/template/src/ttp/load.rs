@@ -14,9 +14,8 @@ pub(crate) fn load(text: &str, loader: &str, key: Option<&str>, tag: &str) -> Re
             if text.trim().is_empty() {
                 return Ok(Value::Null);
             }
-            let Yaml(value) = yaml_serde::from_str(text)
-                .map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not YAML: {e}")))?;
-            Ok(value)
+            super::yaml::read(text)
+                .map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not YAML: {e}")))
         }
         "json" => serde_json::from_str(text)
             .map_err(|e| TtpError::new("data", format!("the text of <{tag}> is not JSON: {e}"))),
@@ -27,77 +26,6 @@ pub(crate) fn load(text: &str, loader: &str, key: Option<&str>, tag: &str) -> Re
             "unsupported",
             format!("<{tag} load=\"{other}\">: loaders are python (literals), yaml, json, csv, ini, text"),
         )),
-    }
-}
-
-/// YAML read straight into our values: a key given twice takes its last value, as PyYAML has it.
-struct Yaml(Value);
-
-impl<'de> serde::Deserialize<'de> for Yaml {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(YamlVisitor).map(Yaml)
-    }
-}
-
-struct YamlVisitor;
-
-impl<'de> serde::de::Visitor<'de> for YamlVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("any YAML value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(Value::Bool(v))
-    }
-
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(Value::from(v))
-    }
-
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(Value::from(v))
-    }
-
-    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        Ok(Value::from(v))
-    }
-
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(Value::from(v))
-    }
-
-    fn visit_some<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        d.deserialize_any(self)
-    }
-
-    fn visit_newtype_struct<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        d.deserialize_any(self)
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut out = Vec::new();
-        while let Some(Yaml(v)) = seq.next_element()? {
-            out.push(v);
-        }
-        Ok(Value::Array(out))
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut out = Map::new();
-        while let Some((Yaml(k), Yaml(v))) = map.next_entry()? {
-            out.insert(super::value::key_of(&k), v);
-        }
-        Ok(Value::Object(out))
     }
 }
 

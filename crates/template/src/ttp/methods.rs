@@ -35,9 +35,12 @@ pub(crate) const METHODS: &[&str] = &[
     "lstrip",
     "partition",
     "pop",
+    "isprintable",
     "removeprefix",
     "removesuffix",
     "replace",
+    "rfind",
+    "rindex",
     "rjust",
     "rpartition",
     "rsplit",
@@ -68,6 +71,7 @@ pub(crate) const METHODS: &[&str] = &[
     "network_address",
     "num_addresses",
     "prefixlen",
+    "reverse_pointer",
     "version",
     "with_hostmask",
     "with_netmask",
@@ -96,6 +100,15 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
             }
             _ => (data, Flag::None),
         });
+    }
+    let mut data = data;
+    let Value::String(s) = &mut data else { return Ok((data, Flag::None)) };
+    if call.name == "strip" && call.args.is_empty() {
+        // What every column of a table of headers runs.
+        s.truncate(s.trim_end().len());
+        let blanks = s.len() - s.trim_start().len();
+        s.drain(..blanks);
+        return Ok((data, Flag::None));
     }
     let Value::String(s) = &data else { return Ok((data, Flag::None)) };
     let arg = |i: usize| call.args.get(i).map(py_str);
@@ -206,7 +219,7 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
             return Ok(test(data, ok));
         }
         "isalpha" | "isalnum" | "isnumeric" | "isdecimal" | "isspace" | "isupper" | "islower" | "isascii"
-        | "istitle" | "isidentifier" => {
+        | "istitle" | "isidentifier" | "isprintable" => {
             let cased = s.chars().any(|c| c.is_lowercase() || c.is_uppercase());
             let ok = match call.name.as_str() {
                 "isalpha" => !s.is_empty() && s.chars().all(char::is_alphabetic),
@@ -216,6 +229,7 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
                 "isupper" => cased && !s.chars().any(char::is_lowercase),
                 "islower" => cased && !s.chars().any(char::is_uppercase),
                 "isascii" => s.is_ascii(),
+                "isprintable" => !s.chars().any(|c| c.is_control() || c.is_whitespace() && c != ' '),
                 "istitle" => {
                     cased
                         && s.split(|c: char| !c.is_alphabetic()).all(|w| {
@@ -241,18 +255,31 @@ pub(crate) fn builtin(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result
         "center" | "ljust" | "rjust" => {
             let width = need_int(call, 0, "width")?.clamp(0, 100_000) as usize;
             let fill = arg(1).and_then(|f| f.chars().next()).unwrap_or(' ');
-            let align = match call.name.as_str() {
-                "center" => '^',
-                "ljust" => '<',
-                _ => '>',
-            };
-            Value::from(aligned(s, width, fill, align))
+            match call.name.as_str() {
+                // The odd one goes to the left where the width is odd.
+                "center" => {
+                    let gap = width.saturating_sub(s.chars().count());
+                    let left = gap / 2 + (gap & width & 1);
+                    Value::from(aligned(
+                        &aligned(s, width - (gap - left).min(width), fill, '>'),
+                        width,
+                        fill,
+                        '<',
+                    ))
+                }
+                "ljust" => Value::from(aligned(s, width, fill, '<')),
+                _ => Value::from(aligned(s, width, fill, '>')),
+            }
         }
-        "find" | "index" => {
-            let at = s.find(&chars()).and_then(|b| s.get(..b)).map(|p| p.chars().count() as i64);
-            match at {
-                None if call.name == "index" => {
-                    return Err(TtpError::new("data", format!("index: '{}' is not in '{s}'", chars())));
+        "find" | "index" | "rfind" | "rindex" => {
+            let last = call.name.starts_with('r');
+            let at = if last { s.rfind(&chars()) } else { s.find(&chars()) };
+            match at.and_then(|b| s.get(..b)).map(|p| p.chars().count() as i64) {
+                None if call.name.ends_with("index") => {
+                    return Err(TtpError::new(
+                        "data",
+                        format!("{}: '{}' is not in '{s}'", call.name, chars()),
+                    ));
                 }
                 at => Value::from(at.unwrap_or(-1)),
             }

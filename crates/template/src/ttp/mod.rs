@@ -18,6 +18,7 @@
 
 mod changes;
 mod error;
+mod fields;
 mod format;
 mod functions;
 mod getters;
@@ -30,13 +31,16 @@ mod load;
 mod methods;
 mod output;
 mod parse;
+mod places;
 mod regex;
 mod results;
 mod template;
 mod text;
 mod value;
 mod xml;
+mod yaml;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,6 +221,7 @@ impl Template {
             let results = self.part(part, inputs, run, &mut budget, &mut globals, &done)?;
             done.push((part.name.clone(), results));
         }
+        budget.done();
         // Outputs run once every template has its results.
         let any = self.parts.iter().any(|part| !part.outputs.is_empty());
         let plain = if any { done.clone() } else { Vec::new() };
@@ -287,7 +292,7 @@ impl Template {
         let lookups = more.as_ref().unwrap_or(&part.lookups);
         let mut results: Vec<Value> = Vec::new();
         let mut main = Value::Object(Map::new());
-        for (_, input) in &all {
+        for (_, input) in all.iter() {
             for text in &input.texts {
                 let mut ctx = Context {
                     vars: merged(&part.vars, &run.vars),
@@ -339,7 +344,10 @@ fn merged(own: &Map<String, Value>, more: &Map<String, Value>) -> Map<String, Va
     out
 }
 
-fn with_inputs(part: &Single, inputs: &[Input]) -> Vec<(String, template::Input)> {
+fn with_inputs<'p>(part: &'p Single, inputs: &[Input]) -> Cow<'p, [(String, template::Input)]> {
+    if inputs.is_empty() {
+        return part.inputs.as_slice().into();
+    }
     let mut all = part.inputs.clone();
     for input in inputs {
         if input.template.as_ref().is_some_and(|t| *t != part.name) {
@@ -348,11 +356,11 @@ fn with_inputs(part: &Single, inputs: &[Input]) -> Vec<(String, template::Input)
         let texts: Vec<Arc<str>> = input.texts.iter().map(|t| Arc::from(t.as_str())).collect();
         part.input(&mut all, &input.name, &texts, &input.groups);
     }
-    all
+    all.into()
 }
 
 fn counts(part: &Single, inputs: &[Input]) -> Vec<(String, usize)> {
-    with_inputs(part, inputs).into_iter().map(|(n, i)| (n, i.texts.len())).collect()
+    with_inputs(part, inputs).iter().map(|(n, i)| (n.clone(), i.texts.len())).collect()
 }
 
 /// Parses one text into results.
@@ -364,7 +372,11 @@ fn one(
     budget: &mut parse::Budget,
     main: Value,
 ) -> Result<Value, TtpError> {
-    let mut text = format!("\n{text}\n\n");
+    let mut framed = String::with_capacity(text.len() + 3);
+    framed.push('\n');
+    framed.push_str(text);
+    framed.push_str("\n\n");
+    let mut text = framed;
     for (name, getter) in &part.getters {
         if let Some(v) = getters::get(getter, &text)? {
             ctx.vars.insert(name.clone(), v);
@@ -377,12 +389,20 @@ fn one(
             text = made;
         }
     }
+    let mut fields = fields::Fields::new();
     let mut matches: Vec<Vec<results::Match<'_>>> = Vec::new();
     let mut apart: Vec<(Vec<results::Match<'_>>, &[usize])> = Vec::new();
     {
         let ascii = text.is_ascii();
-        let mut parser =
-            parse::Parser { template: part, text: &text, ascii, ctx: &mut *ctx, budget: &mut *budget };
+        let mut parser = parse::Parser {
+            template: part,
+            text: &text,
+            places: &places::Places::new(&text, ascii),
+            fields: &mut fields,
+            ascii,
+            ctx: &mut *ctx,
+            budget: &mut *budget,
+        };
         for index in &input.groups {
             let Some(id) = part.top.get(*index).copied() else { continue };
             let Some(group) = part.groups.get(id) else { continue };
@@ -399,11 +419,12 @@ fn one(
     }
     let runs: Vec<Map<String, Value>> =
         part.groups.iter().map(|g| template::runs(&g.defaults, [&*ctx.globals, &ctx.vars])).collect();
-    let mut built = results::Results::new(part, &runs, ctx, main, budget.matches);
+    let mut built = results::Results::new(part, &runs, ctx, &mut fields, main, budget.matches);
     built.build(matches)?;
     let mut main = built.results;
     for (found, outputs) in apart {
-        let mut built = results::Results::new(part, &runs, ctx, Value::Object(Map::new()), budget.matches);
+        let mut built =
+            results::Results::new(part, &runs, ctx, &mut fields, Value::Object(Map::new()), budget.matches);
         built.build(vec![found])?;
         let mut result = built.results;
         let scope = output::Scope {

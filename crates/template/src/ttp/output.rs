@@ -238,17 +238,18 @@ impl Output {
         };
         let after = call.text(1, "input_after").map_or_else(|| data.clone(), pick);
         let ignore_order = call.kwargs.get("ignore_order").is_some_and(literal::truthy);
+        let verbose = call.kwargs.get("verbose_level").and_then(Value::as_i64) == Some(2);
         let result = match call.text(3, "mode").unwrap_or("bulk") {
             "iterate" => {
                 let first = before.get(0).cloned().unwrap_or(Value::Null);
                 match &after {
-                    Value::Array(a) => {
-                        Value::Array(a.iter().map(|x| format::deepdiff(&first, x, ignore_order)).collect())
-                    }
-                    other => Value::Array(vec![format::deepdiff(&first, other, ignore_order)]),
+                    Value::Array(a) => Value::Array(
+                        a.iter().map(|x| format::deepdiff(&first, x, ignore_order, verbose)).collect(),
+                    ),
+                    other => Value::Array(vec![format::deepdiff(&first, other, ignore_order, verbose)]),
                 }
             }
-            "bulk" => format::deepdiff(&before, &after, ignore_order),
+            "bulk" => format::deepdiff(&before, &after, ignore_order, verbose),
             _ => return Ok(data),
         };
         let Some(field) = call.arg(4, "add_field").filter(|f| literal::truthy(f)).map(py_str) else {
@@ -368,6 +369,17 @@ fn dict_to_list(data: Value, key: &str) -> Value {
     match data {
         Value::Object(m) => {
             if !m.values().all(Value::is_object) {
+                // Stays as it is, but for the values in front of the first that is no map.
+                let mut m = m;
+                let mut in_front = true;
+                for (k, v) in &mut m {
+                    match v {
+                        Value::Object(inner) if in_front => {
+                            inner.insert(key.to_owned(), Value::from(k.clone()));
+                        }
+                        _ => in_front = false,
+                    }
+                }
                 return Value::Object(m);
             }
             let items = m.into_iter().map(|(k, v)| match v {

@@ -1,12 +1,15 @@
 //! Runs the rules of groups over a text and collects their matches.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
+use super::fields::Fields;
 use super::functions::{self, Context, Flag};
 use super::line::{Rule, Variable};
+use super::places::Places;
 use super::results::Match;
 use super::template::Single;
 use crate::pyre::Scratch;
@@ -24,7 +27,12 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub fn new(until: Instant, matches: usize) -> Self {
-        Self { until, matches, ticks: 0, scratch: Scratch::default() }
+        Self { until, matches, ticks: 0, scratch: Scratch::reused() }
+    }
+
+    /// Ends the run.
+    pub fn done(self) {
+        self.scratch.leave();
     }
 
     fn tick(&mut self, rule: &Rule) -> Result<(), TtpError> {
@@ -51,6 +59,8 @@ fn gave_up(rule: &Rule, why: &str) -> TtpError {
 pub(crate) struct Parser<'t, 'c, 'd> {
     pub template: &'t Single,
     pub text: &'t str,
+    pub places: &'c Places,
+    pub fields: &'c mut Fields<'t>,
     pub ascii: bool,
     pub ctx: &'c mut Context<'d>,
     pub budget: &'c mut Budget,
@@ -101,7 +111,7 @@ impl<'t> Parser<'t, '_, '_> {
                 while out.iter().any(|m| m.at == at) {
                     at += 1;
                 }
-                out.push(Match { at, group: index, rule: group.start.first(), result: Some(Map::new()) });
+                out.push(Match { at, group: index, rule: group.start.first(), fields: Some(0..0) });
             }
             for child in &group.children {
                 if group.start.is_empty() || template.groups.get(*child).is_some_and(|c| c.starts_by_default)
@@ -147,23 +157,17 @@ impl<'t> Parser<'t, '_, '_> {
             return Ok(None);
         }
         let bytes = self.text.as_bytes().get(..end).unwrap_or(&[]);
-        let mut at = start;
+        let mut walk = self.places.from(start);
         let mut span: Option<Span> = None;
         loop {
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let found = if rule.bare { memchr::memchr(b'\n', rest) } else { rule.prefix.find(rest) };
-            let Some(offset) = found else { return Ok(span) };
-            let candidate = at + offset;
+            let Some(candidate) = walk.next(&rule.wanted, bytes) else { return Ok(span) };
             self.budget.tick(rule)?;
             let hit = rule
                 .pattern
                 .matches_at(bytes, candidate, self.ascii, &mut self.budget.scratch)
                 .map_err(|why| gave_up(rule, &why))?;
             let whole = if hit { self.budget.scratch.span(0) } else { None };
-            let Some((from, to)) = whole else {
-                at = candidate + 1;
-                continue;
-            };
+            let Some((from, to)) = whole else { continue };
             if self.budget.matches == 0 {
                 return Err(TtpError::limit(
                     "the text gives more matches than allowed: this line was matching",
@@ -174,38 +178,40 @@ impl<'t> Parser<'t, '_, '_> {
             let span = span.get_or_insert(Span { first: from, last: from, last_end: to });
             span.last = from;
             span.last_end = to;
-            let mut result = Some(Map::new());
+            let begin = self.fields.begin();
+            let mut passed = true;
             for (i, variable) in &rule.captures {
                 let value = match self.budget.scratch.span(*i).and_then(|(s, e)| self.text.get(s..e)) {
                     Some(s) => Value::String(s.to_owned()),
                     None => Value::Null,
                 };
-                if !self.variable(variable, value, &mut result).map_err(|e| e.at(rule.line))? {
+                passed = self.variable(variable, value, begin).map_err(|e| e.at(rule.line))?;
+                if !passed {
                     break;
                 }
             }
             if rule.captures.is_empty() {
                 for variable in &rule.whole {
                     let value = Value::from(self.text.get(from..to).unwrap_or(""));
-                    if !self.variable(variable, value, &mut result).map_err(|e| e.at(rule.line))? {
+                    passed = self.variable(variable, value, begin).map_err(|e| e.at(rule.line))?;
+                    if !passed {
                         break;
                     }
                 }
             }
-            if result.is_some() || rule.action.starts() {
-                out.push(Match { at: from as u64, group, rule: Some(rule), result });
+            if !passed {
+                self.fields.forget(begin);
             }
-            at = to.max(candidate + 1);
+            if passed || rule.action.starts() {
+                let fields = passed.then(|| self.fields.part(begin));
+                out.push(Match { at: from as u64, group, rule: Some(rule), fields });
+            }
+            walk.skip(to.max(candidate + 1));
         }
     }
 
-    /// Runs a variable's functions; false where they reject the match.
-    fn variable(
-        &mut self,
-        v: &Variable,
-        value: Value,
-        result: &mut Option<Map<String, Value>>,
-    ) -> Result<bool, TtpError> {
+    /// Runs a variable's functions; false where they reject the match, whose values begin at `begin`.
+    fn variable(&mut self, v: &'t Variable, value: Value, begin: usize) -> Result<bool, TtpError> {
         let mut value = value;
         let mut fields: Option<Map<String, Value>> = None;
         for call in &v.functions {
@@ -213,16 +219,13 @@ impl<'t> Parser<'t, '_, '_> {
             value = made;
             match flag {
                 Flag::None => {}
-                Flag::Reject => {
-                    *result = None;
-                    return Ok(false);
-                }
+                Flag::Reject => return Ok(false),
                 Flag::Fields(more) => fields.get_or_insert_default().extend(more),
             }
         }
-        if let Some(result) = result {
-            result.insert(v.name.clone(), value);
-            result.extend(fields.unwrap_or_default());
+        self.fields.set(begin, Cow::Borrowed(&v.name), value);
+        for (name, value) in fields.into_iter().flatten() {
+            self.fields.set(begin, Cow::Owned(name), value);
         }
         Ok(true)
     }

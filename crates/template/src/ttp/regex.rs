@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use pcre2::bytes::{Regex, RegexBuilder};
 
 use super::error::TtpError;
+use super::places::Head;
 use crate::pyre::python_to_pcre;
 
 /// Backtracking steps of one attempt; PCRE2 counts per start position.
@@ -214,11 +215,41 @@ impl Replacement {
     }
 }
 
+/// Whether `re.escape` puts a backslash before it.
+pub(crate) const fn is_special(c: char) -> bool {
+    matches!(
+        c,
+        '(' | ')'
+            | '['
+            | ']'
+            | '{'
+            | '}'
+            | '?'
+            | '*'
+            | '+'
+            | '-'
+            | '|'
+            | '^'
+            | '$'
+            | '\\'
+            | '.'
+            | '&'
+            | '~'
+            | '#'
+            | ' '
+            | '\t'
+            | '\n'
+            | '\r'
+            | '\u{b}'
+            | '\u{c}'
+    )
+}
+
 /// `re.escape`.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for c in text.chars() {
-        if "()[]{}?*+-|^$\\.&~# \t\n\r\u{b}\u{c}".contains(c) {
+        if is_special(c) {
             out.push('\\');
         }
         out.push(c);
@@ -226,25 +257,27 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The literal text a line pattern must begin with, newline included.
-pub(crate) fn literal_prefix(pattern: &str) -> String {
-    let Some(rest) = pattern.strip_prefix("\\n") else { return String::new() };
-    let mut out = String::from("\n");
-    let mut chars = rest.chars().peekable();
-    loop {
-        let c = match chars.next() {
-            Some('\\') => match chars.next() {
-                Some(e) if !e.is_ascii_alphanumeric() => e,
+/// The first of the letters that a line must begin with to match a line's pattern.
+pub(crate) fn literal_head(pattern: &str) -> Head {
+    let mut letters = [0; 8];
+    let mut count = 0;
+    let mut bytes = pattern.strip_prefix("\\n").unwrap_or("").bytes().peekable();
+    while count < letters.len() {
+        let byte = match bytes.next() {
+            Some(b'\\') => match bytes.next() {
+                Some(e) if e.is_ascii() && !e.is_ascii_alphanumeric() => e,
                 _ => break,
             },
-            Some(c) if !"[](){}?*+|^$.".contains(c) => c,
+            Some(b) if b.is_ascii() && !b"[](){}?*+|^$.".contains(&b) => b,
+            // A character of several bytes may be repeated as a whole.
             _ => break,
         };
         // A repeated character need not be there.
-        if matches!(chars.peek(), Some('?' | '*' | '{' | '+')) {
+        if matches!(bytes.peek(), Some(b'?' | b'*' | b'{' | b'+')) {
             break;
         }
-        out.push(c);
+        letters[count] = byte;
+        count += 1;
     }
-    out
+    Head::new(&letters[..count])
 }

@@ -1,21 +1,25 @@
 //! Walks sorted matches and builds the results: records, paths, lists and maps.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::error::TtpError;
+use super::fields::{Field, Fields, Part as Values};
 use super::functions::Context;
 use super::group_functions::{self, Done};
 use super::line::{Action, Rule};
-use super::template::Single;
+use super::template::{Group, Item, Part, Single, Step};
 use super::value::py_str;
 
-/// One match of a rule, or a default start (`rule` None). `result` None means tests rejected it.
+/// One match of a rule, or a default start (`rule` None). `fields` None means tests rejected it.
 #[derive(Debug)]
 pub(crate) struct Match<'t> {
     pub at: u64,
     pub group: usize,
     pub rule: Option<&'t Rule>,
-    pub result: Option<Map<String, Value>>,
+    pub fields: Option<Values>,
 }
 
 impl Match<'_> {
@@ -28,12 +32,41 @@ impl Match<'_> {
     }
 }
 
-/// A path item and how many asterisks ended it.
-type Item = (String, usize);
+/// The data of an open record: fields while lines add to it, one value once functions ran.
+enum Data<'t> {
+    Fields(VecDeque<Field<'t>>),
+    Value(Value),
+}
 
-struct Record {
-    result: Value,
-    path: Vec<String>,
+impl Data<'_> {
+    fn take(&mut self, name: &str) -> Option<Value> {
+        match self {
+            Self::Fields(f) => {
+                let at = f.iter().position(|(k, _)| k == name)?;
+                f.remove(at).map(|(_, v)| v)
+            }
+            Self::Value(Value::Object(m)) => m.shift_remove(name),
+            Self::Value(_) => None,
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            Self::Fields(f) => {
+                let mut map = Map::with_capacity(f.len());
+                map.extend(f.into_iter().map(|(k, v)| (k.into_owned(), v)));
+                Value::Object(map)
+            }
+            Self::Value(v) => v,
+        }
+    }
+}
+
+struct Record<'t> {
+    data: Data<'t>,
+    path: Arc<[Step]>,
+    /// The path where no part of it is a variable.
+    fixed: Option<Arc<[Item]>>,
     path_id: Option<usize>,
     /// Group whose functions and identity the record has.
     group: Option<usize>,
@@ -41,11 +74,12 @@ struct Record {
     merge: bool,
 }
 
-impl Record {
+impl Record<'_> {
     fn empty() -> Self {
         Self {
-            result: Value::Object(Map::new()),
-            path: Vec::new(),
+            data: Data::Fields(VecDeque::new()),
+            path: Arc::default(),
+            fixed: None,
             path_id: None,
             group: None,
             defaults: false,
@@ -59,14 +93,14 @@ pub(crate) struct Results<'t, 'c, 'd> {
     template: &'t Single,
     runs: &'t [Map<String, Value>],
     ctx: &'c mut Context<'d>,
+    fields: &'c mut Fields<'t>,
     pub results: Value,
-    record: Record,
+    record: Record<'t>,
     started: Vec<usize>,
     counts: Vec<u32>,
     ended: Vec<bool>,
-    paths: Map<String, Value>,
-    /// The path of the record being saved, formed.
-    paths_formed: Vec<Item>,
+    /// Path variables met so far and their last values.
+    paths: Vec<(String, Value)>,
     /// Records still allowed.
     pub budget: usize,
 }
@@ -76,6 +110,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         template: &'t Single,
         runs: &'t [Map<String, Value>],
         ctx: &'c mut Context<'d>,
+        fields: &'c mut Fields<'t>,
         main: Value,
         budget: usize,
     ) -> Self {
@@ -83,13 +118,13 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             template,
             runs,
             ctx,
+            fields,
             results: main,
             record: Record::empty(),
             started: Vec::new(),
             counts: vec![0; template.ids],
             ended: vec![false; template.ids],
-            paths: Map::new(),
-            paths_formed: Vec::new(),
+            paths: Vec::new(),
             budget,
         }
     }
@@ -126,26 +161,21 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         if !groups.is_empty() {
             self.save_vars()?;
         }
-        for matches in groups {
-            let mut iter = matches.into_iter().peekable();
-            let mut same: Vec<Match<'t>> = Vec::new();
-            while let Some(first) = iter.next() {
+        for mut matches in groups {
+            let mut from = 0;
+            while let Some(first) = matches.get(from) {
                 let at = first.at;
-                same.clear();
-                same.push(first);
-                while iter.peek().is_some_and(|m| m.at == at) {
-                    same.extend(iter.next());
+                let same = matches.get(from..).unwrap_or_default();
+                let count = same.iter().take_while(|m| m.at == at).count();
+                let same = same.get(..count).unwrap_or_default();
+                let pick = from + if count == 1 { 0 } else { self.choose(same) };
+                if let Some(chosen) = matches.get_mut(pick) {
+                    self.take(chosen)?;
                 }
-                let pick = if same.len() == 1 { 0 } else { self.choose(&same) };
-                let chosen = same.swap_remove(pick);
-                self.take(chosen)?;
+                from += count;
             }
         }
-        if self.process()? {
-            let (record, path) = self.finished();
-            self.save(record.0, &path, record.1);
-        }
-        Ok(())
+        self.finish()
     }
 
     /// Which of several matches at one place counts.
@@ -160,7 +190,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             if list.is_empty() {
                 continue;
             }
-            let valid = || list.iter().copied().filter(|i| same[*i].result.is_some());
+            let valid = || list.iter().copied().filter(|i| same[*i].fields.is_some());
             if let Some(i) = valid().find(|i| here(&same[*i])) {
                 return i;
             }
@@ -187,9 +217,9 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
         (0..same.len()).find(|i| here(&same[*i])).unwrap_or(same.len() - 1)
     }
 
-    fn take(&mut self, mut m: Match<'t>) -> Result<(), TtpError> {
+    fn take(&mut self, m: &mut Match<'t>) -> Result<(), TtpError> {
         let id = self.id(m.group);
-        let Some(result) = m.result.take() else {
+        let Some(fields) = m.fields.take() else {
             if let Some(e) = self.ended.get_mut(id) {
                 *e = true;
             }
@@ -207,10 +237,10 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
         }
         match m.action() {
-            Action::Start => self.start(&m, result),
-            Action::StartEmpty => self.start(&m, Map::new()),
-            Action::Add => self.add(&m, result),
-            Action::Join => self.join(&m, result),
+            Action::Start => self.start(m, fields),
+            Action::StartEmpty => self.start(m, 0..0),
+            Action::Add => self.add(m, fields),
+            Action::Join => self.join(m, fields),
             Action::End => {
                 let same = self.same_path(m.group);
                 if (same || self.started.last() != Some(&id))
@@ -228,7 +258,7 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             && self.record.path_id == self.template.groups.get(group).map(|g| g.path_id)
     }
 
-    fn start(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn start(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if self.budget == 0 {
             return Err(TtpError::limit("the results have more records than allowed"));
         }
@@ -246,14 +276,15 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
             self.pop();
         }
-        if self.process()? {
-            let (record, path) = self.finished();
-            self.save(record.0, &path, record.1);
-        }
+        self.finish()?;
         let group = self.template.groups.get(m.group);
+        // Room for the lines that will add to it.
+        let mut data = VecDeque::with_capacity(8);
+        data.extend(self.fields.take(fields));
         self.record = Record {
-            result: Value::Object(result),
-            path: group.map(|g| g.path.to_vec()).unwrap_or_default(),
+            data: Data::Fields(data),
+            path: group.map(|g| Arc::clone(&g.steps)).unwrap_or_default(),
+            fixed: group.and_then(|g| g.fixed.clone()),
             path_id: group.map(|g| g.path_id),
             group: Some(m.group),
             defaults: true,
@@ -263,45 +294,47 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
     }
 
     /// A match of a group that already started, while another group's record is open.
-    fn late(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn late(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if self.is_started(self.id(m.group)) {
-            self.start(m, result)?;
+            self.start(m, fields)?;
             self.record.merge = true;
             self.record.defaults = false;
         }
         Ok(())
     }
 
-    fn add(&mut self, m: &Match<'t>, mut result: Map<String, Value>) -> Result<(), TtpError> {
+    fn add(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
-            return self.late(m, result);
+            return self.late(m, fields);
         }
         // New fields come first, what the record has wins.
-        if let Value::Object(have) = &mut self.record.result {
-            result.extend(std::mem::take(have));
+        let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
+        for (name, new) in self.fields.take(fields).rev() {
+            let value = match have.iter().position(|(k, _)| *k == name) {
+                Some(at) => have.remove(at).map_or(new, |(_, old)| old),
+                None => new,
+            };
+            have.push_front((name, value));
         }
-        self.record.result = Value::Object(result);
         Ok(())
     }
 
-    fn join(&mut self, m: &Match<'t>, result: Map<String, Value>) -> Result<(), TtpError> {
+    fn join(&mut self, m: &Match<'t>, fields: Values) -> Result<(), TtpError> {
         if !self.same_path(m.group) {
-            return self.late(m, result);
+            return self.late(m, fields);
         }
         let mut with = "\n";
         if let Some(rule) = m.rule {
-            for name in result.keys() {
-                if let Some(Some(Some(by))) = rule.joins.get(name) {
+            for name in self.fields.names(&fields) {
+                if let Some((_, by)) = rule.joins.iter().find(|(n, _)| n == name) {
                     with = by;
                 }
             }
         }
-        let Value::Object(have) = &mut self.record.result else { return Ok(()) };
-        for (k, v) in result {
-            match have.get_mut(&k) {
-                None => {
-                    have.insert(k, v);
-                }
+        let Data::Fields(have) = &mut self.record.data else { return Ok(()) };
+        for (k, v) in self.fields.take(fields) {
+            match have.iter_mut().find(|(n, _)| *n == k).map(|(_, v)| v) {
+                None => have.push_back((k, v)),
                 Some(Value::String(s)) => {
                     s.push_str(with);
                     match &v {
@@ -340,133 +373,158 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                     result.insert(n.clone(), v.clone());
                 }
             }
-            self.record = Record { result: Value::Object(result), ..Record::empty() };
-            let items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-            if let Some(path) = self.form_path(&items)? {
-                let result = std::mem::take(&mut self.record.result);
-                self.save(result, &path, false);
+            self.record = Record { data: Data::Value(Value::Object(result)), ..Record::empty() };
+            if let Some(path) = self.form_path(&Step::dotted(path)) {
+                let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+                self.save(data.into_value(), &path, false);
             }
         }
         self.record = Record::empty();
         Ok(())
     }
 
-    /// The record and its path, after `process` said it is to be saved.
-    fn finished(&mut self) -> ((Value, bool), Vec<Item>) {
-        let record = std::mem::replace(&mut self.record, Record::empty());
-        let path = std::mem::take(&mut self.paths_formed);
-        ((record.result, record.merge), path)
-    }
-
     /// Fills path variables; None where one has no value.
-    fn form_path(&mut self, path: &[String]) -> Result<Option<Vec<Item>>, TtpError> {
+    fn form_path(&mut self, path: &[Step]) -> Option<Vec<Item>> {
         let mut out = Vec::with_capacity(path.len());
-        for item in path {
-            let name = item.trim_end_matches('*');
-            let stars = item.len() - name.len();
-            if !name.contains("{{") {
-                out.push((name.to_owned(), stars));
-                continue;
-            }
+        for step in path {
             let mut made = String::new();
-            let mut rest = name;
-            while let Some(open) = rest.find("{{") {
-                let Some(close) = rest.get(open..).and_then(|r| r.find("}}")) else { break };
-                made.push_str(rest.get(..open).unwrap_or(""));
-                let var = rest.get(open + 2..open + close).unwrap_or("").trim();
-                rest = rest.get(open + close + 2..).unwrap_or("");
-                let own = match &mut self.record.result {
-                    Value::Object(m) => m.shift_remove(var),
-                    _ => None,
+            for part in &step.parts {
+                let name = match part {
+                    Part::Text(text) => {
+                        made.push_str(text);
+                        continue;
+                    }
+                    Part::Variable(name) => name,
                 };
-                if let Some(v) = own {
-                    made.push_str(&py_str(&v));
-                    self.paths.insert(var.to_owned(), v);
-                } else if let Some(v) = self.paths.get(var).or_else(|| self.ctx.vars.get(var)) {
-                    made.push_str(&py_str(v));
+                let known = self.paths.iter().position(|(n, _)| n == name);
+                if let Some(v) = self.record.data.take(name) {
+                    push_str(&mut made, &v);
+                    match known.and_then(|at| self.paths.get_mut(at)) {
+                        Some((_, old)) => *old = v,
+                        None => self.paths.push((name.clone(), v)),
+                    }
+                } else if let Some((_, v)) = known.and_then(|at| self.paths.get(at)) {
+                    push_str(&mut made, v);
                 } else {
-                    return Ok(None);
+                    push_str(&mut made, self.ctx.vars.get(name)?);
                 }
             }
-            made.push_str(rest);
-            out.push((made, stars));
+            out.push((made, step.stars));
         }
-        Ok(Some(out))
+        Some(out)
     }
 
-    /// Completes the open record. False where it is to be dropped.
-    fn process(&mut self) -> Result<bool, TtpError> {
-        self.paths_formed.clear();
+    /// Remembers a whole record for path variables.
+    fn remember(&mut self, record: Option<Map<String, Value>>) {
+        for (name, value) in record.into_iter().flatten() {
+            match self.paths.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, old)) => *old = value,
+                None => self.paths.push((name, value)),
+            }
+        }
+    }
+
+    /// Completes the open record and saves it, where it is not to be dropped.
+    fn finish(&mut self) -> Result<(), TtpError> {
         let group = self.record.group.and_then(|g| self.template.groups.get(g));
         let defaults =
             if self.record.defaults { self.record.group.and_then(|g| self.runs.get(g)) } else { None };
-        if let (Some(defaults), Value::Object(result)) = (defaults, &mut self.record.result) {
+        if let (Some(defaults), Data::Fields(fields)) = (defaults, &mut self.record.data) {
             for (k, v) in defaults {
-                if !result.contains_key(k) {
-                    result.insert(k.clone(), v.clone());
+                if !fields.iter().any(|(n, _)| n == k) {
+                    fields.push_back((std::borrow::Cow::Borrowed(k), v.clone()));
                 }
             }
         }
         if self.record.merge {
-            let path = self.record.path.clone();
-            if let Some(items) = self.form_path(&path)?
-                && !items.is_empty()
-            {
-                let new = std::mem::take(&mut self.record.result);
-                let mut copied = match by_path(&mut self.results, &items) {
-                    Some(Value::Array(a)) => a.last().cloned(),
-                    Some(v @ Value::Object(_)) => Some(v.clone()),
-                    _ => None,
-                };
-                if let (Some(Value::Object(c)), Value::Object(n)) = (&mut copied, &new) {
-                    c.extend(n.clone());
-                }
-                self.record.result = copied.unwrap_or(new);
-            }
+            self.with_last();
         }
-        if let Some(group) = group {
-            for call in &group.functions {
-                let before = match call.name.as_str() {
-                    "itemize" => self.record.result.as_object().cloned(),
-                    _ => None,
-                };
-                match group_functions::apply(
-                    call,
-                    &mut self.record.result,
-                    defaults,
-                    self.ctx,
-                    &self.results,
-                )? {
-                    Done::Keep => {}
-                    Done::Drop => return Ok(false),
-                    Done::Item => {
-                        self.paths.extend(before.unwrap_or_default());
-                        if let Some(last) = self.record.path.last_mut() {
-                            *last = format!("{}*", last.trim_end_matches('*'));
-                        }
-                    }
-                    Done::ItemAt(value, path) => {
-                        self.paths.extend(before.unwrap_or_default());
-                        let mut items: Vec<String> = path.split('.').map(|s| s.trim().to_owned()).collect();
-                        if let Some(last) = items.last_mut() {
-                            *last = format!("{}*", last.trim_end_matches('*'));
-                        }
-                        if let Some(items) = self.form_path(&items)? {
-                            let merge = self.record.merge;
-                            self.save(value, &items, merge);
-                        }
-                    }
+        if let Some(group) = group
+            && !group.functions.is_empty()
+            && !self.functions(group, defaults)?
+        {
+            return Ok(());
+        }
+        let fixed = self.record.fixed.take();
+        let made = match &fixed {
+            Some(_) => Vec::new(),
+            None => {
+                let path = std::mem::take(&mut self.record.path);
+                match self.form_path(&path) {
+                    Some(items) => items,
+                    None => return Ok(()),
                 }
             }
+        };
+        let path = fixed.as_deref().unwrap_or(&made);
+        if path.is_empty() {
+            return Ok(());
         }
-        let path = std::mem::take(&mut self.record.path);
-        match self.form_path(&path)? {
-            Some(items) if !items.is_empty() => {
-                self.paths_formed = items;
-                Ok(true)
+        let record = std::mem::replace(&mut self.record, Record::empty());
+        self.save(record.data.into_value(), path, record.merge);
+        Ok(())
+    }
+
+    /// Puts what the results have at the place of a late record under its data, so that the
+    /// group's functions see the whole.
+    fn with_last(&mut self) {
+        let path = Arc::clone(&self.record.path);
+        let Some(items) = self.form_path(&path).filter(|items| !items.is_empty()) else { return };
+        let copied = match by_path(&mut self.results, &items) {
+            Some(Value::Array(a)) => a.last().cloned(),
+            Some(v @ Value::Object(_)) => Some(v.clone()),
+            _ => None,
+        };
+        let Some(mut whole) = copied else { return };
+        if let (Value::Object(have), Data::Fields(new)) = (&mut whole, &mut self.record.data) {
+            have.extend(std::mem::take(new).into_iter().map(|(k, v)| (k.into_owned(), v)));
+        }
+        self.record.data = Data::Value(whole);
+    }
+
+    /// Runs a group's functions over the record; false where they drop it.
+    fn functions(
+        &mut self,
+        group: &'t Group,
+        defaults: Option<&Map<String, Value>>,
+    ) -> Result<bool, TtpError> {
+        let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+        let mut value = data.into_value();
+        for call in &group.functions {
+            let before = match call.name.as_str() {
+                "itemize" => value.as_object().cloned(),
+                _ => None,
+            };
+            match group_functions::apply(call, &mut value, defaults, self.ctx, &self.results)? {
+                Done::Keep => {}
+                Done::Drop => return Ok(false),
+                Done::Item => {
+                    self.remember(before);
+                    let mut path = self.record.path.to_vec();
+                    if let Some(last) = path.last_mut() {
+                        last.stars = 1;
+                    }
+                    self.record.path = path.into();
+                    self.record.fixed = None;
+                }
+                Done::ItemAt(item, path) => {
+                    self.remember(before);
+                    let mut steps = Step::dotted(&path);
+                    if let Some(last) = steps.last_mut() {
+                        last.stars = 1;
+                    }
+                    self.record.data = Data::Value(value);
+                    if let Some(items) = self.form_path(&steps) {
+                        let merge = self.record.merge;
+                        self.save(item, &items, merge);
+                    }
+                    let data = std::mem::replace(&mut self.record.data, Data::Value(Value::Null));
+                    value = data.into_value();
+                }
             }
-            _ => Ok(false),
         }
+        self.record.data = Data::Value(value);
+        Ok(true)
     }
 
     /// Puts a record into the results at its path.
@@ -493,7 +551,9 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
                     let mut new = new;
                     new.extend(have.clone());
                     have.extend(new);
-                } else if have.is_empty() || null {
+                } else if have.is_empty() {
+                    *have = new;
+                } else if null {
                     have.extend(new);
                 } else {
                     let first = slot.take();
@@ -502,6 +562,14 @@ impl<'t, 'c, 'd> Results<'t, 'c, 'd> {
             }
             _ => {}
         }
+    }
+}
+
+/// Adds what `str()` makes of a value.
+fn push_str(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => out.push_str(text),
+        other => out.push_str(&py_str(other)),
     }
 }
 
@@ -553,10 +621,17 @@ fn by_path<'v>(mut at: &'v mut Value, path: &[Item]) -> Option<&'v mut Value> {
                 }
                 let Value::Object(m) = at else { return None };
                 let name = &path.get(i)?.0;
-                if !m.contains_key(name) {
-                    m.insert(name.clone(), branch(path.get(i..)?));
-                }
-                at = m.get_mut(name)?;
+                // Few names are found faster one by one than by their hash.
+                let place = if m.len() <= 8 { m.keys().position(|k| k == name) } else { None };
+                at = match place {
+                    Some(place) => m.values_mut().nth(place)?,
+                    None => {
+                        if m.len() <= 8 || !m.contains_key(name) {
+                            m.insert(name.clone(), branch(path.get(i..)?));
+                        }
+                        m.get_mut(name)?
+                    }
+                };
                 i += 1;
             }
             Value::Array(a) => {

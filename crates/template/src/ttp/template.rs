@@ -11,13 +11,66 @@ use super::line::{self, Action, Rule, Scope};
 use super::literal::{self, Call};
 use super::load::load;
 use super::output::Output;
-use super::value;
 use super::xml::{self, Element};
+
+/// A path item and how many asterisks ended it.
+pub(crate) type Item = (String, usize);
+
+/// A piece of a path item.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    Text(String),
+    /// `{{ name }}`
+    Variable(String),
+}
+
+/// A path item as written.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub parts: Vec<Part>,
+    pub stars: usize,
+}
+
+impl Step {
+    pub fn read(item: &str) -> Self {
+        let name = item.trim_end_matches('*');
+        let stars = item.len() - name.len();
+        let mut parts = Vec::new();
+        let mut rest = name;
+        while let Some((text, more)) = rest.split_once("{{") {
+            let Some((variable, more)) = more.split_once("}}") else { break };
+            if !text.is_empty() {
+                parts.push(Part::Text(text.to_owned()));
+            }
+            parts.push(Part::Variable(variable.trim().to_owned()));
+            rest = more;
+        }
+        if !rest.is_empty() || parts.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        Self { parts, stars }
+    }
+
+    /// The steps of a path written with dots.
+    pub fn dotted(path: &str) -> Vec<Self> {
+        path.split('.').map(|item| Self::read(item.trim())).collect()
+    }
+
+    fn fixed(&self) -> Option<Item> {
+        match self.parts.as_slice() {
+            [Part::Text(text)] => Some((text.clone(), self.stars)),
+            _ => None,
+        }
+    }
+}
 
 /// A group of lines. Groups of a template stand in one list; children are indices into it.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
-    pub path: Arc<[String]>,
+    pub path: Vec<String>,
+    pub steps: Arc<[Step]>,
+    /// The path where no part of it is a variable.
+    pub fixed: Option<Arc<[Item]>>,
     /// Number of the path: groups with equal paths share it.
     pub path_id: usize,
     /// Dotted path, as `input groups=` names it.
@@ -99,6 +152,10 @@ pub(crate) fn compile(text: &str, name: &str, options: &Options) -> Result<Vec<S
             text.len(),
             options.max_template
         )));
+    }
+    // As the reference has it, no text is no template.
+    if text.is_empty() {
+        return Ok(Vec::new());
     }
     let root = xml::root(text)?;
     let (own, nested) = single(root, name, &options.base_path, &options.filters, options, 0)?;
@@ -385,7 +442,7 @@ impl Single {
         }
         let top = parent.is_none();
         let parent_path: Vec<String> =
-            parent.and_then(|p| self.groups.get(p)).map(|g| g.path.to_vec()).unwrap_or_default();
+            parent.and_then(|p| self.groups.get(p)).map(|g| g.path.clone()).unwrap_or_default();
         let parent_id = parent.and_then(|p| self.groups.get(p)).map(|g| g.id);
         let mut path = parent_path.clone();
         let mut named = false;
@@ -452,7 +509,9 @@ impl Single {
         g.id = self.number(&g.id_name.clone(), index);
         let next = self.path_numbers.len();
         g.path_id = *self.path_numbers.entry(path.clone()).or_insert(next);
-        g.path = Arc::from(path);
+        g.steps = path.iter().map(|item| Step::read(item)).collect();
+        g.fixed = g.steps.iter().map(Step::fixed).collect();
+        g.path = path;
         let at = self.groups.len();
         self.lines(&mut g, &el.text, el.text_line, false)?;
         self.groups.push(g);
@@ -480,7 +539,7 @@ impl Single {
         let default = g.default.clone();
         let default = default.as_ref().filter(|d| d.is_string());
         let mut compiled: Vec<Rule> = Vec::new();
-        for (i, raw) in value::python_lines(text).enumerate() {
+        for (i, raw) in crate::python::lines(text).enumerate() {
             let trimmed = raw.trim();
             if trimmed.is_empty() || trimmed.starts_with("##") {
                 continue;

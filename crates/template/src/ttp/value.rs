@@ -120,7 +120,11 @@ fn repr_into(v: &Value, out: &mut String) {
 
 /// Replaces the NUL marks by what JSON can say.
 pub(crate) fn settle(v: &mut Value) {
-    if let Some(ip) = as_ip(v) {
+    if let Value::Object(m) = &*v
+        && m.len() == 1
+        && m.keys().all(|k| k == IP)
+        && let Some(ip) = as_ip(v)
+    {
         *v = Value::String(ip.to_owned());
         return;
     }
@@ -149,9 +153,4 @@ pub(crate) fn py_eq(a: &Value, b: &Value) -> bool {
         }
         _ => a == b,
     }
-}
-
-/// Lines as `str.splitlines` cuts a template.
-pub(crate) fn python_lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split(['\n', '\u{b}', '\u{c}']).map(|l| l.strip_suffix('\r').unwrap_or(l))
 }
