@@ -141,7 +141,7 @@ pub(crate) fn examination(app: &App, request: &ExecutionRequest) -> Option<Exami
     let driver = app.drivers.get(&request.driver).filter(|driver| driver.examines());
     let webhook = request.webhook.as_ref().and_then(|webhook| {
         let kind = app.webhooks.get(&webhook.name).filter(|kind| kind.examines())?;
-        Some((kind, serde_json::to_value(webhook).ok()?))
+        Some((kind, webhook.given()))
     });
     if driver.is_none() && webhook.is_none() {
         return None;
@@ -188,8 +188,7 @@ fn webhook_errors(app: &App, request: &ExecutionRequest) -> Vec<FieldError> {
         let sentence = format!("Webhook {} not found: expected one of {known}", webhook.name);
         return vec![FieldError::new(&["webhook", "name"], sentence)];
     };
-    let Ok(value) = serde_json::to_value(webhook) else { return Vec::new() };
-    below_webhook(kind.validate(&value))
+    below_webhook(kind.validate(&webhook.given()))
 }
 
 /// What requests that do not say get: the site's choice, else the driver's.

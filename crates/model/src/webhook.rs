@@ -189,6 +189,18 @@ impl WebHook {
         &self.url[..end]
     }
 
+    /// As its kind reads it: what else the request gave stands beside the known fields again.
+    #[must_use]
+    pub fn given(&self) -> Value {
+        let mut given = match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => return Value::Null,
+        };
+        given.remove("extra");
+        given.extend(self.extra.clone());
+        Value::Object(given)
+    }
+
     /// Seconds to wait after attempt number `attempt` (from 1), or none when it was the last.
     #[must_use]
     pub fn retry_after(&self, attempt: u32) -> Option<f64> {
@@ -391,6 +403,9 @@ mod tests {
             let shown = masked(&json!({"name": "pager", "url": url})).to_string();
             assert!(!shown.contains("s3cret"), "{shown}");
         }
+        let more = read(json!({"name": "pager", "url": "pager:x", "page": 7, "to": {"a": [1]}})).unwrap().given();
+        assert_eq!((&more["page"], &more["to"]), (&json!(7), &json!({"a": [1]})), "as the request gave it");
+        assert!(more.get("extra").is_none(), "{more}");
         assert!(read_as("basic", "udp://192.0.2.5").is_err());
         assert!(read_as("pager", "udp://u:p@h").is_err() && read_as("pager", "two words").is_err());
     }

@@ -359,13 +359,20 @@ async fn promise_14_a_plugin_that_refuses_to_end_is_killed() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
+fn args_of(host: &str) -> ConnectionArgs {
+    let mut args = args();
+    args.0["host"] = host.into();
+    args
+}
+
 #[tokio::test]
 async fn promise_14_a_crashing_plugin_is_not_started_for_ever() {
     let world = World::new(&["stress"]);
     let mut refused = String::new();
-    for _ in 0..6 {
-        match world.driver().await.connect(&args()).await {
-            Ok(mut session) => assert!(run(&mut session, "crash").await.error.is_some()),
+    // Whatever it is asked, and for whichever device: nobody in particular is to blame.
+    for n in 0..6 {
+        match world.driver().await.connect(&args_of(&format!("192.0.2.{n}"))).await {
+            Ok(mut session) => assert!(run(&mut session, &format!("crash {n}")).await.error.is_some()),
             Err(error) => refused = error.message,
         }
     }
@@ -376,6 +383,159 @@ async fn promise_14_a_crashing_plugin_is_not_started_for_ever() {
     let info = world.plugins.info(Kind::Driver, "stress").await;
     assert_eq!(info[0].state, State::Failed);
     assert_eq!(info[0].starts, 3);
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn promise_14_one_poisonous_command_does_not_use_up_the_starts_of_all() {
+    let world = World::new(&["stress"]);
+    let mut said = Vec::new();
+    for _ in 0..10 {
+        let mut session = world.session().await;
+        let report = run(&mut session, "crash").await;
+        said.push(report.error.unwrap().message);
+        if said.len() > 1 {
+            assert!(report.untouched, "it was not asked");
+        }
+        // Others are served in between.
+        let mut other = world.driver().await.connect(&args_of("192.0.2.99")).await.expect("others get a session");
+        assert_eq!(run(&mut other, "show clock").await.error, None, "{said:?}");
+    }
+    assert!(said[0].contains("exit status 101"), "{said:?}");
+    for later in &said[1..] {
+        assert!(later.contains("is not asked this now") && later.contains("exactly this"), "{said:?}");
+    }
+    let info = world.plugins.info(Kind::Driver, "stress").await;
+    assert_eq!((info[0].starts, info[0].state), (2, State::Started), "one crash, one restart");
+    // A change is refused just as well, and says that nothing was done.
+    let mut session = world.session().await;
+    assert!(config(&mut session, &["crash", "b"]).await.error.is_some());
+    let mut session = world.session().await;
+    let report = config(&mut session, &["crash", "b"]).await;
+    assert_eq!((report.outcome, report.untouched), (Some(Outcome::NotApplied), true), "{report:?}");
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn promise_14_who_was_on_the_way_when_another_crashed_it_is_not_refused() {
+    let world = World::new(&["stress"]);
+    let mut innocent = world.driver().await.connect(&args_of("192.0.2.7")).await.unwrap();
+    let mut guilty = world.session().await;
+    let (slow, crash) = tokio::join!(run(&mut innocent, "slow 5"), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        run(&mut guilty, "crash").await
+    });
+    assert!(slow.error.is_some() && crash.error.is_some());
+    let mut innocent = world.driver().await.connect(&args_of("192.0.2.7")).await.unwrap();
+    assert_eq!(run(&mut innocent, "slow 0").await.error, None);
+    assert_eq!(run(&mut innocent, "slow 5").await.error, None, "the same again is not refused");
+    world.plugins.stop().await;
+}
+
+async fn provider(world: &World) -> Arc<dyn netpulse_plugin::Provider> {
+    match world.plugins.find(Kind::Provider, "items").await {
+        Some(Implementation::Provider(provider)) => provider,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_provider_gives_its_items_as_they_come_or_all_at_once() {
+    let world = World::new(&["pipeline"]);
+    let provider = provider(&world).await;
+    let mut items = Vec::new();
+    let result = provider.gather_each(&json!({"do": "stream"}), &mut |item| items.push(item)).await.unwrap();
+    assert_eq!(items, [json!({"n": 0}), json!({"n": 1}), json!({"n": 2})]);
+    assert_eq!((result.result_description.as_str(), result.details), ("three", Value::Null));
+    let result = provider.gather(&json!({"do": "stream"})).await.unwrap();
+    assert_eq!(result.details, json!(items), "the items fill the details");
+    let result = provider.gather(&json!({"do": "whole"})).await.unwrap();
+    assert_eq!(result.details, json!([1, 2]));
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn promise_14_a_stream_of_items_that_goes_wrong_is_an_error_and_never_a_result() {
+    use netpulse_plugin::Failed;
+    let world = World::new(&["pipeline"]);
+    let provider = provider(&world).await;
+    for (what, kind, says) in [
+        ("no_done", Failed::Faulty, "without `done` after 3 items"),
+        ("after_done", Failed::Faulty, "went on after `done`"),
+        ("not_json", Failed::Faulty, "a line that is no JSON"),
+        ("foreign", Failed::Faulty, "a line that only drivers do"),
+        ("details", Failed::Faulty, "streamed 3 items and has `details` besides"),
+        ("flood", Failed::Faulty, "more than 1048576 bytes"),
+        ("error", Failed::Unavailable, "the inventory went away"),
+        ("crash", Failed::Faulty, "exit status 104"),
+    ] {
+        let error = provider.gather(&json!({"do": what})).await.unwrap_err();
+        assert!(error.kind == kind && error.message.contains(says), "{what}: {error:?}");
+        assert!(error.message.contains("driver/stress/v1"), "{what}: {error:?}");
+        assert!(provider.gather(&json!({"do": "stream"})).await.is_ok(), "after {what}");
+    }
+    let error = provider.gather(&json!({"do": "crash"})).await.unwrap_err();
+    assert!(error.message.contains("is not asked this now"), "{error:?}");
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn commands_that_go_on_without_their_session() {
+    let world = World::new(&["detached"]);
+    let mut session = world.session().await;
+    let tasks = session.detached().expect("it has the feature");
+    let none = serde_json::Map::new();
+    let task = tasks.launch("a1b2", "tcpdump -i any", &none).await.unwrap();
+    assert_eq!((task.command.as_str(), task.running, task.pid), ("tcpdump -i any", true, Some(4711)));
+    let output = tasks.query("a1b2", 4).await.unwrap();
+    assert_eq!((output.output.as_str(), output.next_offset), ("456789", 10));
+    assert_eq!(output.task.exit_status, Some(0));
+    assert_eq!((tasks.kill("a1b2").await, tasks.kill("ended").await), (Ok(true), Ok(false)));
+    assert_eq!(tasks.list().await.unwrap()[0].task_id, "t1");
+    assert_eq!(tasks.query("unknown", 0).await.unwrap_err().code, ErrorCode::BadRequest);
+    let lie = tasks.query("greedy", 0).await.unwrap_err();
+    assert!(lie.message.contains("says that 99 is next"), "{lie}");
+    let lie = tasks.launch("a1b2", "lie", &none).await.unwrap_err();
+    assert!(lie.message.contains("answered for the task `another`"), "{lie}");
+    let lost = tasks.launch("a1b3", "crash", &none).await.unwrap_err();
+    assert!(lost.message.contains("the command may run"), "{lost}");
+    world.plugins.stop().await;
+    // Without the feature nothing of it is asked.
+    let world = World::new(&["stress"]);
+    assert!(world.session().await.detached().is_none());
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_shown_to_the_plugin_before_it_is_accepted_and_a_plugin_that_does_not_answer_is_left_out() {
+    let world = World::new(&["validates"]);
+    let driver = world.driver().await;
+    assert!(driver.examines());
+    let request = |more: Value| {
+        let mut body = json!({"driver": "stress", "connection_args": args().0, "command": "show clock"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ExecutionRequest::read(&body, 300).unwrap()
+    };
+    let examine = async |more: Value| netpulse_model::fields::sentence(&driver.examine(&request(more)).await);
+    assert_eq!(examine(json!({})).await, "");
+    assert_eq!(examine(json!({"command": "reload"})).await, "command: `reload` is not done over this API");
+    // What only the worker will know is not asked here.
+    let rendering = json!({"name": "string", "template": "reload"});
+    assert_eq!(examine(json!({"command": "reload", "rendering": rendering})).await, "");
+    assert_eq!(examine(json!({"command": "reload", "credential": {"ref": "a"}})).await, "");
+    // It crashes, then hangs: the request goes on, soon, and the next ones are not asked about.
+    assert_eq!(examine(json!({"command": "crash at the door"})).await, "");
+    let began = Instant::now();
+    assert_eq!(examine(json!({"command": "reload"})).await, "", "left to the worker for a while");
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    world.plugins.stop().await;
+
+    let world = World::new(&["validates"]);
+    let driver = world.driver().await;
+    let began = Instant::now();
+    assert!(driver.examine(&request(json!({"command": "hang at the door"}))).await.is_empty());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(!World::new(&["stress"]).driver().await.examines());
     world.plugins.stop().await;
 }
 

@@ -72,6 +72,9 @@ async fn capabilities(mode: &str) {
                 .push(json!({"type": "templateRenderer", "name": "stress_text"}));
             said["capabilities"].as_array_mut().unwrap().push(json!({"type": "teleporter", "name": "later"}));
         }
+        "pipeline" => said["capabilities"] = json!([{"type": "provider", "name": "items"}]),
+        "detached" => said["capabilities"][0]["features"] = json!(["config", "detached"]),
+        "validates" => said["capabilities"][0]["features"] = json!(["config", "validate"]),
         "with_settings" => said["features"] = json!(["configure"]),
         _ => {}
     }
@@ -200,6 +203,59 @@ async fn connection(stream: UnixStream, given: Given) {
             }
             (_, "/driver/connect", _) => whole("200 OK", r#"{"session":"s1"}"#),
             (_, "/driver/disconnect", _) => whole("200 OK", "{}"),
+            (_, "/provider/gather", _) => {
+                let what = request.body["settings"]["do"].as_str().unwrap_or_default();
+                if what == "whole" {
+                    whole("200 OK", r#"{"relates_to":"all","result_name":"items","result_description":"","details":[1,2]}"#)
+                } else {
+                    let head = head(
+                        "200 OK",
+                        &given.start,
+                        &request.number,
+                        "content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n",
+                    );
+                    let _ = writer.write_all(head.as_bytes()).await;
+                    gather(&mut writer, what).await;
+                    return;
+                }
+            }
+            (_, "/driver/validate", _) => match request.body["request"]["command"][0].as_str() {
+                Some("reload") => whole("400 Bad Request", "command: `reload` is not done over this API"),
+                Some("crash at the door") => std::process::exit(102),
+                Some("hang at the door") => {
+                    forever().await;
+                    return;
+                }
+                _ => whole("200 OK", "{}"),
+            },
+            (_, "/driver/detached/launch", _) => {
+                let command = request.body["command"].as_str().unwrap_or_default();
+                if command == "crash" {
+                    std::process::exit(103);
+                }
+                let id = if command == "lie" { json!("another") } else { request.body["task_id"].clone() };
+                whole("200 OK", &json!({"task": {"task_id": id, "running": true, "pid": 4711}}).to_string())
+            }
+            (_, "/driver/detached/query", _) => {
+                let log = "0123456789";
+                let task = request.body["task_id"].clone();
+                let from = request.body["offset"].as_u64().unwrap_or(0).min(log.len() as u64);
+                let next = if task == "greedy" { 99 } else { log.len() };
+                let task = json!({"task_id": task, "running": false, "exit_status": 0});
+                let output = &log[usize::try_from(from).unwrap()..];
+                let body = json!({"task": task, "output": output, "next_offset": next});
+                if request.body["task_id"] == "unknown" {
+                    whole("404 Not Found", "there is no task `unknown`")
+                } else {
+                    whole("200 OK", &body.to_string())
+                }
+            }
+            (_, "/driver/detached/kill", _) => {
+                whole("200 OK", &json!({"killed": request.body["task_id"] != "ended"}).to_string())
+            }
+            (_, "/driver/detached/list", _) => {
+                whole("200 OK", &json!({"tasks": [{"task_id": "t1", "command": "tcpdump", "running": true}]}).to_string())
+            }
             (_, "/template/render", _) => whole(
                 "200 OK",
                 &json!({"text": request.body["template"], "pid": std::process::id()}).to_string(),
@@ -304,6 +360,34 @@ async fn connection(stream: UnixStream, given: Given) {
             return;
         }
     }
+}
+
+/// A provider's stream, in every way that it can go.
+async fn gather(writer: &mut tokio::net::unix::OwnedWriteHalf, what: &str) {
+    let line = |text: &str| format!("{:x}\r\n{text}\n\r\n", text.len() + 1);
+    let done = r#"{"done":{"relates_to":"all","result_name":"items","result_description":"three"}}"#;
+    let mut out: String = (0..3).map(|n| line(&json!({"item": {"n": n}}).to_string())).collect();
+    match what {
+        "stream" => out += &line(done),
+        "no_done" => {}
+        "after_done" => out += &(line(done) + &line(r#"{"item":4}"#)),
+        "not_json" => out += &line("and so on"),
+        "foreign" => out += &line(r#"{"sending":0}"#),
+        "error" => out += &line(r#"{"error":{"status":503,"message":"the inventory went away"}}"#),
+        "details" => out += &line(r#"{"done":{"relates_to":"","result_name":"","result_description":"","details":[9]}}"#),
+        "flood" => loop {
+            if writer.write_all(line(&json!({"item": "x".repeat(60_000)}).to_string()).as_bytes()).await.is_err() {
+                return;
+            }
+        },
+        "crash" => {
+            let _ = writer.write_all(out.as_bytes()).await;
+            std::process::exit(104);
+        }
+        _ => {}
+    }
+    out += "0\r\n\r\n";
+    let _ = writer.write_all(out.as_bytes()).await;
 }
 
 fn items(body: &Value) -> Vec<String> {

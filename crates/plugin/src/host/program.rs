@@ -150,7 +150,7 @@ impl Program {
     }
 
     fn alive(&self) -> Option<Arc<Start>> {
-        self.current.read().as_ref().filter(|start| !start.has_ended()).cloned()
+        self.current.read().as_ref().filter(|start| start.serves()).cloned()
     }
 
     async fn start(self: &Arc<Self>, asked: Instant) -> Result<Arc<Start>, String> {
@@ -165,6 +165,12 @@ impl Program {
             && *at >= asked
         {
             return Err(why.clone());
+        }
+        let condemned = self.current.read().clone().filter(|start| !start.has_ended());
+        if let Some(old) = condemned {
+            // Never two at a time: the one that was found out is gone before the next begins.
+            old.kill().await;
+            let _ = tokio::time::timeout(self.host.stop_timeout, old.ended()).await;
         }
         let idle = self.current.read().as_ref().and_then(|start| start.how()).is_some_and(|how| how.clean());
         if !idle {
@@ -388,10 +394,16 @@ impl<'a> Unanswered<'a> {
             {
                 if let Some(start) = self.start.take().cloned() {
                     tracing::warn!(target: "plugin", plugin = start.voice.id, "{why}; it is killed");
+                    start.condemn();
                     tokio::spawn(async move { start.kill().await });
                 }
             }
-            Err(CallError::Lost(_) | CallError::Nonsense(_)) => self.start = None,
+            // It lived to answer, whatever it said.
+            Err(CallError::Nonsense(_)) => {
+                self.suspects.answered(self.number);
+                self.start = None;
+            }
+            Err(CallError::Lost(_)) => self.start = None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub(crate) struct Start {
     leash: tokio::sync::Mutex<Leash>,
     /// The calls that are to blame if it crashes now.
     pub(crate) suspects: Arc<Suspects>,
+    /// It is to be killed: nobody is to begin anything with it.
+    condemned: AtomicBool,
     stop_timeout: Duration,
     _folder: TempDir,
 }
@@ -207,6 +210,7 @@ impl Start {
             fate: Arc::clone(&fate),
             leash: tokio::sync::Mutex::new(leash),
             suspects,
+            condemned: AtomicBool::new(false),
             stop_timeout: host.stop_timeout,
             _folder: folder,
         });
@@ -391,8 +395,19 @@ impl Start {
         self.leash.lock().await.terminate().await;
     }
 
+    /// From now on nobody begins anything with it: it is about to be killed.
+    pub(crate) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
+    /// Whether calls may begin: it runs, and is not about to be killed.
+    pub(crate) fn serves(&self) -> bool {
+        !self.has_ended() && !self.condemned.load(Ordering::Acquire)
+    }
+
     /// Kills it, and everything below it.
     pub(crate) async fn kill(&self) {
+        self.condemn();
         self.leash.lock().await.kill();
     }
 
