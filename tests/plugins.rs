@@ -16,23 +16,27 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// The driver of the kit's example and the stress plugin, built by the same cargo that built us.
+/// The driver of the kit's example and the stress plugin. A test run of the workspace has built both;
+/// this asks for the same and is told where they are.
 fn built() -> &'static (PathBuf, PathBuf) {
     static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let cargo = |arguments: &[&str]| {
-            let status =
-                Command::new(env!("CARGO")).args(arguments).current_dir(repository()).status().unwrap();
-            assert!(status.success(), "cargo {arguments:?}");
-        };
-        cargo(&["build", "-p", "netpulse-plugin-sdk", "--example", "echo_driver"]);
-        cargo(&["build", "-p", "netpulse-plugin", "--bin", "netpulse-stress-plugin"]);
-        let debug = Path::new(env!("CARGO_BIN_EXE_netpulse")).parent().unwrap();
-        let target = repository().join("target/debug");
-        let at = |relative: &str| {
-            [debug.join(relative), target.join(relative)].into_iter().find(|p| p.is_file()).expect("built")
-        };
-        (at("examples/echo_driver"), at("netpulse-stress-plugin"))
+        let output = Command::new(env!("CARGO"))
+            // The workspace's features are those of the test run: nothing is built twice.
+            .args(["build", "--quiet", "--workspace", "--message-format", "json"])
+            .args(["--example", "echo_driver", "--bin", "netpulse-stress-plugin"])
+            .current_dir(repository())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let made: Vec<PathBuf> = said
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .collect();
+        let named = |name: &str| made.iter().find(|path| path.ends_with(name)).cloned().expect("cargo names it");
+        (named("echo_driver"), named("netpulse-stress-plugin"))
     })
 }
 
@@ -158,6 +162,61 @@ async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
         json!({"driver": "stress", "connection_args": {"host": "192.0.2.1"}, "config": ["crash", "b"]});
     let job = server.exec(&change).await;
     assert_eq!((&job["status"], &job["result"]["outcome"]), (&json!("failed"), &json!("unknown")), "{job}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_one_poisonous_command_leaves_the_plugin_to_the_others() {
+    let (_, stress) = built();
+    let (mut server, _folder) = server(&[("stress", stress)], "");
+    let mut other = query("stress", "show clock");
+    other["connection_args"]["host"] = json!("192.0.2.99");
+    for turn in 0..6 {
+        let job = server.exec(&query("stress", "crash")).await;
+        let said = job["result"]["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(job["result"]["error"]["type"], "plugin_failed", "{job}");
+        assert!(turn == 0 || said.contains("is not asked this now"), "turn {turn}: {said}");
+        let job = server.exec(&other).await;
+        assert_eq!(job["status"], "finished", "turn {turn}: {job}");
+    }
+    let (_, one) = server.get("/plugins/driver/stress").await;
+    assert_eq!((&one[0]["state"], &one[0]["starts"]), (&json!("started"), &json!(2)), "{one}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_is_accepted() {
+    let (_, stress) = built();
+    let (mut server, _folder) = server(&[("validates", stress)], "");
+    let (status, said) = server.post("/device/exec", &query("stress", "reload")).await;
+    assert_eq!(status, 400, "{said}");
+    assert_eq!(said["errors"][0]["loc"], json!(["command"]), "{said}");
+    assert!(said["errors"][0]["msg"].as_str().unwrap().contains("`reload` is not done over this API"), "{said}");
+    let (_, jobs) = server.get("/jobs").await;
+    assert_eq!(jobs, json!([]), "nothing was accepted");
+    // Of many, the one that is wrong; the others keep their order.
+    let body = json!({"driver": "stress", "connection_args": {}, "command": "show clock", "devices":
+        [{"host": "a"}, {"host": "b", "command": "reload"}, {"host": "c"}]});
+    let (status, bulk) = server.post("/device/bulk?wait=30", &body).await;
+    assert_eq!(status, 201, "{bulk}");
+    assert_eq!(bulk["failed"][0]["host"], "b", "{bulk}");
+    assert!(bulk["failed"][0]["reason"].as_str().unwrap().contains("command: Value error, `reload`"), "{bulk}");
+    let done = bulk["succeeded"].as_array().unwrap();
+    let hosts: Vec<&Value> = done.iter().map(|job| &job["device_name"]).collect();
+    assert_eq!(hosts, ["a", "c"], "{bulk}");
+    assert!(done.iter().all(|job| job["status"] == "finished"), "{bulk}");
+    // A plugin that does not answer holds nobody up: the worker has the job's own time to ask it.
+    let mut hang = query("stress", "hang at the door");
+    hang["execution_timeout"] = json!(1);
+    let began = std::time::Instant::now();
+    let (status, job) = server.post("/device/exec", &hang).await;
+    assert_eq!(status, 201, "{job}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(6), "{:?}", began.elapsed());
+    let job = server.job(job["id"].as_str().unwrap(), 30).await;
+    assert_eq!(job["status"], "failed", "{job}");
+    // Once it does not answer, requests do not wait for it at all for a while.
+    let (status, job) = server.post("/device/exec?wait=30", &query("stress", "reload")).await;
+    assert_eq!((status, &job["result"]["error"]["type"]), (201, &json!("bad_request")), "the worker finds it: {job}");
     assert_eq!(server.stop(), Some(0));
 }
 

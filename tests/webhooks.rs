@@ -21,7 +21,7 @@ use mischief::Mischief;
 use netpulse_simulator::{Device, Faults, Plan, Running, Simulator};
 use receiver::Receiver;
 use serde_json::{Value, json};
-use support::cluster::{Cluster, Part};
+use support::cluster::{Client, Cluster, Part};
 use support::{Reaped, Server, eventually, free_port};
 
 const SECRET: &str = "s3cret-of-the-receiver";
@@ -236,11 +236,58 @@ async fn promise_1_kill_9_between_end_and_delivery_delivers_after_the_restart() 
     assert_eq!(after.json::<Value>().await.unwrap()["total"], 0);
 }
 
-/// `count` jobs whose receiver fails every second call, with a `kill -9` half way: all arrive.
-async fn flaky_receiver(count: usize) {
+/// The whole program on one of the engines, to be killed and started again.
+enum Engine {
+    Embedded(Box<Server>),
+    Redis(Box<Cluster>, Client),
+}
+
+impl Engine {
+    fn start(redis: bool, extra: &str) -> Self {
+        if !redis {
+            return Self::Embedded(Box::new(Server::start(extra)));
+        }
+        let cluster = Cluster::start(&[Part::All], extra);
+        let client = cluster.client();
+        Self::Redis(Box::new(cluster), client)
+    }
+
+    fn kill_9_and_start_again(&mut self) {
+        match self {
+            Self::Embedded(server) => {
+                server.kill();
+                server.launch();
+            }
+            Self::Redis(cluster, client) => {
+                let process = cluster.process("all-0");
+                let url = process.url.clone();
+                process.kill();
+                process.launch();
+                client.moved(&url, &process.url);
+            }
+        }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        match self {
+            Self::Embedded(server) => server.post(path, body).await,
+            Self::Redis(_, client) => client.post(path, body).await,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        match self {
+            Self::Embedded(server) => server.get(path).await.1,
+            Self::Redis(_, client) => client.get(path).await,
+        }
+    }
+}
+
+/// `count` jobs whose receiver fails every second call, with a `kill -9` on the way: all arrive.
+async fn flaky_receiver(redis: bool, count: usize) {
     let running = devices(20);
     let receiver = Receiver::start().await;
-    let mut server = Server::start(&format!("{ALLOW}\njob: {{result_ttl: 3600}}"));
+    let mut engine = Engine::start(redis, &format!("{ALLOW}\njob: {{result_ttl: 3600}}"));
     let webhook = json!({"url": receiver.url("/second"), "retry_intervals": [0.2], "max_retries": 10});
     let mut ids = HashSet::new();
     let started = Instant::now();
@@ -254,7 +301,7 @@ async fn flaky_receiver(count: usize) {
             .collect();
         let body = json!({"driver": "netmiko", "command": "show clock", "webhook": webhook, "devices": hosts,
             "connection_args": {"device_type": "cisco_ios", "username": "admin", "password": "admin"}});
-        let (status, answer) = server.post("/device/bulk", &body).await;
+        let (status, answer) = engine.post("/device/bulk", &body).await;
         assert_eq!(status, 201, "{answer}");
         for job in answer["succeeded"].as_array().unwrap() {
             assert!(ids.insert(job["id"].as_str().unwrap().to_owned()));
@@ -262,9 +309,8 @@ async fn flaky_receiver(count: usize) {
     }
     assert_eq!(ids.len(), count);
     receiver.until_arrived(600, count / 3).await;
-    server.kill();
     let killed = Instant::now();
-    server.launch();
+    engine.kill_9_and_start_again();
     receiver.until_arrived(900, count).await;
     let calls = receiver.calls();
     let (seconds, after) = (started.elapsed().as_secs_f64(), killed.elapsed().as_secs_f64());
@@ -282,24 +328,34 @@ async fn flaky_receiver(count: usize) {
     let twice = receiver.arrived().values().filter(|times| **times > 1).count();
     let repeated = of_job.values().filter(|ids| ids.len() > 1).count();
     eprintln!(
-        "{count} deliveries to a receiver that fails every second time: {seconds:.1} s from the first submit, \
+        "{count} deliveries to a receiver that fails every second time, {}: {seconds:.1} s from the first submit, \
          {after:.1} s from the kill; {} calls, {twice} deliveries arrived twice, {repeated} jobs ran again",
+        if redis { "Redis" } else { "embedded" },
         calls.len()
     );
     assert!(twice <= 256, "only what was in the courier's hands may come twice: {twice}");
-    let (_, stats) = server.get("/system/stats").await;
+    let stats = engine.get("/system/stats").await;
     assert_eq!(stats["jobs"]["succeeded"].as_u64(), Some(count as u64), "{stats}");
 }
 
+/// What a debug build delivers in about half a minute.
+const SOME: usize = 1500;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything() {
-    flaky_receiver(400).await;
+    flaky_receiver(false, SOME).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the full size of the test above: minutes"]
+async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything_on_redis() {
+    flaky_receiver(true, SOME).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full size of the two tests above: minutes each (scripts/webhooks)"]
 async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything_10000() {
-    flaky_receiver(10_000).await;
+    flaky_receiver(false, 10_000).await;
+    flaky_receiver(true, 10_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

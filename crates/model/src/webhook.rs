@@ -196,7 +196,7 @@ impl WebHook {
             Ok(Value::Object(map)) => map,
             _ => return Value::Null,
         };
-        given.remove("extra");
+        given.shift_remove("extra");
         given.extend(self.extra.clone());
         Value::Object(given)
     }
