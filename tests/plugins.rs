@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use netpulse_plugin::{Failed, Folders, GuardProgram, HostSettings, Implementation, Kind, Plugins};
 use serde_json::{Value, json};
 use support::{Server, eventually};
 
@@ -16,15 +17,15 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// The driver of the kit's example and the stress plugin. A test run of the workspace has built both;
+/// The driver of the kit's example, the stress plugin, and the kit's other example. A test run of the workspace has built them;
 /// this asks for the same and is told where they are.
-fn built() -> &'static (PathBuf, PathBuf) {
-    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+fn built() -> &'static (PathBuf, PathBuf, PathBuf) {
+    static BUILT: OnceLock<(PathBuf, PathBuf, PathBuf)> = OnceLock::new();
     BUILT.get_or_init(|| {
         let output = Command::new(env!("CARGO"))
             // The workspace's features are those of the test run: nothing is built twice.
             .args(["build", "--quiet", "--workspace", "--message-format", "json"])
-            .args(["--example", "echo_driver", "--bin", "netpulse-stress-plugin"])
+            .args(["--example", "echo_driver", "--example", "long_work", "--bin", "netpulse-stress-plugin"])
             .current_dir(repository())
             .output()
             .unwrap();
@@ -36,7 +37,7 @@ fn built() -> &'static (PathBuf, PathBuf) {
             .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
             .collect();
         let named = |name: &str| made.iter().find(|path| path.ends_with(name)).cloned().expect("cargo names it");
-        (named("echo_driver"), named("netpulse-stress-plugin"))
+        (named("echo_driver"), named("netpulse-stress-plugin"), named("long_work"))
     })
 }
 
@@ -67,7 +68,7 @@ fn said_pid(job: &Value) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_of_forty_lines_serves_every_way_to_ask_a_device() {
-    let (echo, _) = built();
+    let (echo, ..) = built();
     let source =
         std::fs::read_to_string(repository().join("crates/plugin-sdk/examples/echo_driver.rs")).unwrap();
     assert!(source.lines().count() < 60);
@@ -118,7 +119,7 @@ async fn a_driver_of_forty_lines_serves_every_way_to_ask_a_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_request_is_enough_to_find_a_plugin() {
-    let (echo, _) = built();
+    let (echo, ..) = built();
     let (mut server, _folder) = server(&[("echo", echo)], "");
     let body = json!({"driver": "echo", "connection_args": {}, "command": "x", "devices": [{"host": "a"}]});
     let (status, bulk) = server.post("/device/bulk?wait=20", &body).await;
@@ -129,7 +130,7 @@ async fn a_bulk_request_is_enough_to_find_a_plugin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
-    let (echo, stress) = built();
+    let (echo, stress, _) = built();
     let (mut server, _folder) = server(&[("echo", echo), ("stress", stress)], "max_answer: 100000");
     for (command, says) in [
         ("garbage", "something else than the contract says"),
@@ -167,7 +168,7 @@ async fn promise_14_each_misdeed_is_one_jobs_error_and_the_server_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_14_one_poisonous_command_leaves_the_plugin_to_the_others() {
-    let (_, stress) = built();
+    let (_, stress, _) = built();
     let (mut server, _folder) = server(&[("stress", stress)], "");
     let mut other = query("stress", "show clock");
     other["connection_args"]["host"] = json!("192.0.2.99");
@@ -186,7 +187,7 @@ async fn promise_14_one_poisonous_command_leaves_the_plugin_to_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_is_accepted() {
-    let (_, stress) = built();
+    let (_, stress, _) = built();
     let (mut server, _folder) = server(&[("validates", stress)], "");
     let (status, said) = server.post("/device/exec", &query("stress", "reload")).await;
     assert_eq!(status, 400, "{said}");
@@ -222,7 +223,7 @@ async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_plugin_outlives_a_server_that_was_killed() {
-    let (_, stress) = built();
+    let (_, stress, _) = built();
     let (mut server, folder) = server(&[("stress", stress)], "");
     let note = folder.path().join("grandchild");
     let plugin = said_pid(&server.exec(&query("stress", "show pid")).await);
@@ -236,7 +237,7 @@ async fn nothing_of_a_plugin_outlives_a_server_that_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_says_what_there_is_and_what_is_wrong_with_it() {
-    let (echo, stress) = built();
+    let (echo, stress, _) = built();
     let (mut server, folder) = server(&[("echo", echo), ("version2", stress), ("netmiko_clash", stress)], "");
     let (status, list) = server.get("/plugins").await;
     assert_eq!(status, 200);
@@ -304,7 +305,7 @@ async fn a_platform_file_in_the_plugin_folder_is_a_platform() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renderer_of_a_plugin_is_asked_after_the_built_in_ones() {
-    let (_, stress) = built();
+    let (_, stress, _) = built();
     let (mut server, _folder) = server(&[("two_kinds", stress)], "");
     let (status, text) =
         server.post("/template/render", &json!({"name": "stress_text", "template": "as it is"})).await;
@@ -321,7 +322,7 @@ async fn a_renderer_of_a_plugin_is_asked_after_the_built_in_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_external_plugins_no_program_is_run() {
-    let (echo, _) = built();
+    let (echo, ..) = built();
     let (mut server, _folder) = server(&[("echo", echo)], "external: false");
     assert_eq!(server.post("/device/exec", &query("echo", "x")).await.0, 400);
     let (_, list) = server.get("/plugins").await;
@@ -343,7 +344,7 @@ fn doctor(file: &Path) -> (i32, Vec<Value>) {
 
 #[test]
 fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
-    let (echo, stress) = built();
+    let (echo, stress, _) = built();
     let (code, findings) = doctor(echo);
     assert_eq!(code, 0, "{findings:#?}");
     let leave = findings
@@ -373,6 +374,55 @@ fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
         });
         assert!(named, "{mode}: {findings:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_goes_item_by_item_and_without_its_session() {
+    let (.., long_work) = built();
+    let (code, findings) = doctor(long_work);
+    assert_eq!(code, 0, "{findings:#?}");
+    let passed = |clause: &str, detail: &str| {
+        findings.iter().any(|f| f["clause"] == clause && f["verdict"] == "passed" && f["detail"] == detail)
+    };
+    assert!(passed("4.6", "3 items") && passed("4.1.9", "0 tasks"), "{findings:#?}");
+    assert!(findings.iter().any(|f| f["check"].as_str().unwrap().contains("launched, told of and ended")));
+
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(long_work, folder.path().join("long_work")).unwrap();
+    let guard =
+        GuardProgram { program: env!("CARGO_BIN_EXE_netpulse").into(), arguments: vec!["plugin-guard".into()] };
+    let folders = Folders { folders: vec![folder.path().to_owned()], ..Folders::default() };
+    let plugins = Plugins::new(folders, HostSettings::new(guard));
+    let Some(Implementation::Provider(counter)) = plugins.find(Kind::Provider, "counter").await else { panic!() };
+    let mut items = Vec::new();
+    let result = counter.gather_each(&json!({"count": 5000}), &mut |item| items.push(item)).await.unwrap();
+    assert_eq!((items.len(), &items[4999], result.relates_to.as_str()), (5000, &json!({"n": 4999}), "numbers"));
+    let whole = counter.gather(&json!({"count": 2})).await.unwrap();
+    assert_eq!(whole.details, json!([{"n": 0}, {"n": 1}]));
+    for (settings, kind, says) in [
+        (json!({}), Failed::BadRequest, "the setting `count` should be a number"),
+        (json!({"count": 9, "lost_at": 0}), Failed::Unavailable, "lost after 0 items"),
+        (json!({"count": 9, "lost_at": 4}), Failed::Unavailable, "lost after 4 items"),
+    ] {
+        let error = counter.gather(&settings).await.unwrap_err();
+        assert!(error.kind == kind && error.message.contains(says), "{settings}: {error:?}");
+    }
+    let Some(Implementation::Driver(jobs)) = plugins.find(Kind::Driver, "jobs").await else { panic!() };
+    let Value::Object(args) = json!({"host": "192.0.2.1"}) else { unreachable!() };
+    let args = netpulse_model::ConnectionArgs(args);
+    let mut session = jobs.connect(&args).await.unwrap();
+    let task = session.detached().unwrap().launch("a1", "tcpdump", &serde_json::Map::new()).await.unwrap();
+    assert!(task.running);
+    session.close().await;
+    // It goes on without the session that launched it.
+    let mut session = jobs.connect(&args).await.unwrap();
+    let tasks = session.detached().unwrap();
+    let told = tasks.query("a1", 8).await.unwrap();
+    assert_eq!((told.output.as_str(), told.next_offset), ("says hello", 18));
+    assert_eq!(tasks.list().await.unwrap(), [task]);
+    assert_eq!((tasks.kill("a1").await, tasks.kill("a1").await), (Ok(true), Ok(false)));
+    assert!(tasks.query("a1", 0).await.unwrap_err().message.contains("there is no task `a1`"));
+    plugins.stop().await;
 }
 
 /// Every kind in one project, built as an author would, and each passed by the doctor.

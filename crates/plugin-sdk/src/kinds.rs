@@ -128,6 +128,12 @@ pub struct WebhookCall {
 pub trait Webhook: Send + Sync + 'static {
     /// One attempt; anything but `Ok` is tried again by the webhook's own rules.
     async fn call(&self, request: WebhookCall, call: &Call) -> Result<(), Failure>;
+
+    /// Feature `validate`: what is wrong with a request's webhook, asked before the request is
+    /// accepted. [`Failure::bad_request`] with a sentence that may begin with `webhook.<field>: `.
+    async fn validate(&self, _request: &Value) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// A reference to a secret.

@@ -75,6 +75,9 @@ impl App {
     /// Whether anything answers that path.
     pub(crate) fn knows(&self, path: &str) -> bool {
         let has = |kind: Kind| self.capabilities.capabilities.iter().any(|c| c.kind == kind.capability());
+        let can = |kind: Kind, feature: &str| {
+            self.capabilities.capabilities.iter().any(|c| c.kind == kind.capability() && c.has(feature))
+        };
         match path {
             "/shutdown" => true,
             "/configure" => self.configure.is_some(),
@@ -84,8 +87,7 @@ impl App {
                 const DETACHED: &[&str] = &["launch", "query", "kill", "list"];
                 let rest = path.strip_prefix("/driver/").unwrap_or_default();
                 let detached = rest.strip_prefix("detached/").is_some_and(|rest| {
-                    DETACHED.contains(&rest)
-                        && self.capabilities.capabilities.iter().any(|c| c.has("detached"))
+                    DETACHED.contains(&rest) && can(Kind::Driver, "detached")
                 });
                 has(Kind::Driver) && (PATHS.contains(&rest) || detached)
             }
@@ -93,6 +95,7 @@ impl App {
             "/template/parse" => has(Kind::TemplateParser),
             "/scheduler/node_select" | "/scheduler/batch_node_select" => has(Kind::Scheduler),
             "/webhook/call" => has(Kind::Webhook),
+            "/webhook/validate" => can(Kind::Webhook, "validate"),
             "/credential/get" | "/credential/validate" => has(Kind::Credential),
             "/provider/gather" => has(Kind::Provider),
             "/input/process" => has(Kind::Input),
@@ -339,6 +342,11 @@ impl App {
                 let Handler::Webhook(webhook) = handler(Kind::Webhook)? else { return Err(nobody()) };
                 let request: WebhookCall = read(body)?;
                 webhook.call(request, call).await?;
+                json!({})
+            }
+            "/webhook/validate" => {
+                let Handler::Webhook(webhook) = handler(Kind::Webhook)? else { return Err(nobody()) };
+                webhook.validate(body.get("request").unwrap_or(&Value::Null)).await?;
                 json!({})
             }
             "/credential/get" => {

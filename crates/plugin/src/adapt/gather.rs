@@ -45,7 +45,8 @@ pub(super) async fn gather(
     }
 }
 
-async fn from(
+/// One question to this very start.
+pub(crate) async fn from(
     start: &Start,
     body: Vec<u8>,
     deadline: Instant,

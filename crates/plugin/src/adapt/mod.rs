@@ -4,7 +4,7 @@ mod detached;
 pub(crate) mod driver;
 mod driver_run;
 mod examine;
-mod gather;
+pub(crate) mod gather;
 pub(crate) mod others;
 pub(crate) mod scope;
 pub(crate) mod templates;
