@@ -425,25 +425,88 @@ async fn what_takes_long_goes_item_by_item_and_without_its_session() {
     plugins.stop().await;
 }
 
+const KINDS: [&str; 11] = [
+    "driver",
+    "template-renderer",
+    "template-parser",
+    "scheduler",
+    "webhook",
+    "credential",
+    "provider",
+    "input",
+    "check",
+    "assistant",
+    "output",
+];
+
+/// Whether the doctor has nothing against it, and left no endpoint out for want of an example.
+fn sound(kind: &str, file: &Path) {
+    let (code, findings) = doctor(file);
+    assert_eq!(code, 0, "{kind}: {findings:#?}");
+    let left_out =
+        findings.iter().filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
+    assert_eq!(left_out.count(), 0, "{kind}: {findings:#?}");
+}
+
+/// As a newcomer would: written, examined, made one file, installed, seen in the list.
+#[test]
+fn a_new_python_plugin_of_every_kind_passes_the_doctor_and_installs() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_netpulse");
+    std::thread::scope(|scope| {
+        for kind in KINDS {
+            let at = folder.path().join(kind);
+            scope.spawn(move || {
+                let made = Command::new(program)
+                    .args(["plugin", "new", kind, "mine", "--lang", "python", "--folder"])
+                    .arg(&at)
+                    .arg("--kit")
+                    .arg(repository().join("plugins/python"))
+                    .output()
+                    .unwrap();
+                assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+                sound(kind, &at.join("mine"));
+            });
+        }
+    });
+    let at = folder.path().join("driver");
+    let one = at.join("dist/mine");
+    let built = Command::new(repository().join("plugins/build-python")).arg(at.join("mine")).arg(&one).status();
+    assert!(built.unwrap().success());
+    let installed = folder.path().join("installed");
+    for words in [&["install", one.to_str().unwrap()][..], &["list", "--local"]] {
+        let output = Command::new(program)
+            .arg("plugin")
+            .args(words)
+            .args(if words[0] == "install" { vec!["--dir"] } else { vec![] })
+            .args(if words[0] == "install" { vec![installed.to_str().unwrap()] } else { vec![] })
+            .env("NETPULSE_PLUGIN__DIRECTORY", &installed)
+            .env_remove("NETPULSE_CONFIG_FILE")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("mine"), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// D1 of the field: over TCP a plugin starts, on loopback only, and takes nobody without its token.
+#[test]
+fn d1_over_tcp_a_plugin_starts_and_asks_for_its_token() {
+    let (echo, ..) = built();
+    let (_, findings) = doctor(echo);
+    for check in ["starts over TCP", "refuses a request without the token", "refuses a wrong token"] {
+        let found = findings.iter().find(|f| f["check"] == check).unwrap_or_else(|| panic!("{check}: {findings:#?}"));
+        assert_eq!(found["verdict"], "passed", "{found}");
+    }
+}
+
 /// Every kind in one project, built as an author would, and each passed by the doctor.
 #[test]
 fn a_new_rust_plugin_of_every_kind_builds_and_passes_the_doctor() {
-    let kinds = [
-        "driver",
-        "template-renderer",
-        "template-parser",
-        "scheduler",
-        "webhook",
-        "credential",
-        "provider",
-        "input",
-        "check",
-        "assistant",
-        "output",
-    ];
     let folder = tempfile::tempdir().unwrap();
     let project = folder.path().join("all");
-    for kind in kinds {
+    for kind in KINDS {
         let name = format!("my_{}", kind.replace('-', "_"));
         let at = folder.path().join(&name);
         let made = Command::new(env!("CARGO_BIN_EXE_netpulse"))
@@ -470,13 +533,7 @@ fn a_new_rust_plugin_of_every_kind_builds_and_passes_the_doctor() {
         .status()
         .unwrap();
     assert!(status.success());
-    for kind in kinds {
-        let file = target.join(format!("debug/my_{}", kind.replace('-', "_")));
-        let (code, findings) = doctor(&file);
-        assert_eq!(code, 0, "{kind}: {findings:#?}");
-        let examples = findings
-            .iter()
-            .filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
-        assert_eq!(examples.count(), 0, "{kind}: {findings:#?}");
+    for kind in KINDS {
+        sound(kind, &target.join(format!("debug/my_{}", kind.replace('-', "_"))));
     }
 }

@@ -568,6 +568,20 @@ async fn d2_a_plugin_that_ended_is_started_again() {
 }
 
 #[tokio::test]
+async fn d2_one_that_ends_in_order_is_started_again_as_often_as_need_be() {
+    let world = World::new(&["stress"]);
+    for _ in 0..5 {
+        let mut session = world.session().await;
+        assert_eq!(run(&mut session, "leave").await.error, None);
+        tokio::time::timeout(Duration::from_secs(5), session.closed()).await.expect("its end is seen");
+    }
+    let mut session = world.session().await;
+    assert_eq!(run(&mut session, "show clock").await.error, None, "an end in order is no crash");
+    assert_eq!(world.plugins.info(Kind::Driver, "stress").await[0].starts, 6);
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
 async fn d3_one_process_serves_every_capability_and_unknown_kinds_do_no_harm() {
     let world = World::new(&["two_kinds"]);
     let mut session = world.session().await;
@@ -622,6 +636,25 @@ async fn d5_the_socket_lies_in_a_folder_of_our_own_that_goes_with_the_start() {
 }
 
 #[tokio::test]
+async fn d5_two_hosts_of_one_plugin_do_not_meet_and_d8_nor_what_an_earlier_one_left_behind() {
+    let runtime = tempfile::tempdir().unwrap();
+    // A start that was killed: its socket, and a lock with the number of a process that lives.
+    let left = runtime.path().join("np-left");
+    std::fs::create_dir(&left).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(left.join("plugin.sock")).unwrap());
+    std::fs::write(left.join("plugin.sock.lock"), std::process::id().to_string()).unwrap();
+    let host = HostSettings { runtime_dir: runtime.path().to_owned(), ..settings() };
+    let (one, other) =
+        (World::with(&["stress"], host.clone(), |_| {}), World::with(&["stress"], host, |_| {}));
+    let (mut first, mut second) = (one.session().await, other.session().await);
+    let pids = (pid_of(&run(&mut first, "show clock").await), pid_of(&run(&mut second, "show clock").await));
+    assert_ne!(pids.0, pids.1);
+    one.plugins.stop().await;
+    assert_eq!(pid_of(&run(&mut second, "show clock").await), pids.1, "the other one's end is not ours");
+    other.plugins.stop().await;
+}
+
+#[tokio::test]
 async fn d6_nothing_secret_stands_on_the_command_line_or_in_the_environment() {
     let host = HostSettings { environment: vec!["NP_TEST_ALLOWED".into()], ..settings() };
     let settings =
@@ -655,6 +688,40 @@ async fn d7_a_plugin_that_chatters_on_stdout_is_never_held_up() {
     let world = World::new(&["noisy"]);
     let mut session = world.session().await;
     assert_eq!(run(&mut session, "show clock").await.error, None);
+    world.plugins.stop().await;
+}
+
+#[tokio::test]
+async fn d9_who_speaks_another_contract_is_stopped_and_a_later_minor_is_not() {
+    let world = World::new(&["turncoat"]);
+    let error = world.driver().await.connect(&args()).await.err().unwrap();
+    assert!(error.message.contains("`netpulse.plugin/v2`, and this NetPulse speaks `netpulse.plugin/v1`"), "{error}");
+    world.plugins.stop().await;
+    for mode in ["minor", "older_form"] {
+        let world = World::new(&[mode]);
+        let mut session = world.session().await;
+        assert_eq!(run(&mut session, "show clock").await.error, None, "{mode}");
+        world.plugins.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn d10_an_error_says_what_it_is_and_whether_it_may_be_tried_again() {
+    let world = World::new(&["stress"]);
+    for (command, code, untouched) in [
+        ("coded read_timeout", ErrorCode::ReadTimeout, false),
+        ("coded authentication_failed", ErrorCode::AuthenticationFailed, false),
+        ("coded no_such_code", ErrorCode::PluginFailed, false),
+        ("forgotten", ErrorCode::SessionLost, true),
+        ("refuse", ErrorCode::BadRequest, true),
+    ] {
+        let mut session = world.session().await;
+        let report = run(&mut session, command).await;
+        assert_eq!((report.error.unwrap().code, report.untouched), (code, untouched), "{command}");
+    }
+    let error = world.driver().await.connect(&args_of("busy")).await.err().unwrap();
+    assert_eq!(error.code, ErrorCode::ConnectFailed, "the worker tries this again by the request's `retry`");
+    assert!(error.message.contains("its management port does not answer"), "{error}");
     world.plugins.stop().await;
 }
 

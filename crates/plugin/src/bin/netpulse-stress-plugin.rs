@@ -63,6 +63,11 @@ async fn capabilities(mode: &str) {
         "old_form" => {
             said.as_object_mut().unwrap().remove("start");
         }
+        "minor" => said["contract"] = "netpulse.plugin/v1.3".into(),
+        "older_form" => {
+            said.as_object_mut().unwrap().remove("capabilities");
+            said["type"] = json!({"stress": ["driver"]});
+        }
         "renamed" => said["capabilities"][0]["name"] = "Not A Name".into(),
         "netmiko_clash" => said["capabilities"][0]["name"] = "netmiko".into(),
         "two_kinds" => {
@@ -181,10 +186,12 @@ async fn connection(stream: UnixStream, given: Given) {
         let text = match (request.method.as_str(), request.path.as_str(), word.as_str()) {
             ("GET", "/healthz", _) => {
                 let id = if given.mode == "liar" { "netpulse.example/driver/honest/v1" } else { ID };
-                whole(
-                    "200 OK",
-                    &json!({"id": id, "version": "1.0.0", "contract": "netpulse.plugin/v1"}).to_string(),
-                )
+                let contract = match given.mode.as_str() {
+                    "turncoat" => "netpulse.plugin/v2",
+                    "minor" => "netpulse.plugin/v1.3",
+                    _ => "netpulse.plugin/v1",
+                };
+                whole("200 OK", &json!({"id": id, "version": "1.0.0", "contract": contract}).to_string())
             }
             (_, "/shutdown", _) if given.mode == "stubborn" => whole("200 OK", "{}"),
             (_, "/shutdown", _) => {
@@ -201,7 +208,10 @@ async fn connection(stream: UnixStream, given: Given) {
                 let length = format!("content-length: {}\r\n", body.len());
                 format!("{}{body}", head("200 OK", "00000000-another", &request.number, &length))
             }
-            (_, "/driver/connect", _) => whole("200 OK", r#"{"session":"s1"}"#),
+            (_, "/driver/connect", _) => match request.body["connection_args"]["host"].as_str() {
+                Some("busy") => whole("503 Service Unavailable", "its management port does not answer"),
+                _ => whole("200 OK", r#"{"session":"s1"}"#),
+            },
             (_, "/driver/disconnect", _) => whole("200 OK", "{}"),
             (_, "/provider/gather", _) => {
                 let what = request.body["settings"]["do"].as_str().unwrap_or_default();
@@ -216,6 +226,9 @@ async fn connection(stream: UnixStream, given: Given) {
                     );
                     let _ = writer.write_all(head.as_bytes()).await;
                     gather(&mut writer, what).await;
+                    if ["stream", "error"].contains(&what) {
+                        continue;
+                    }
                     return;
                 }
             }
@@ -344,6 +357,22 @@ async fn connection(stream: UnixStream, given: Given) {
                 let seconds: f64 = word_after(&request.body).parse().unwrap();
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                 whole("200 OK", &results(&request.body))
+            }
+            (_, _, "coded") => {
+                let text = "it went wrong";
+                let more = format!(
+                    "x-netpulse-plugin-error: {}\r\ncontent-length: {}\r\n",
+                    word_after(&request.body),
+                    text.len()
+                );
+                format!("{}{text}", head("500 Internal Server Error", &given.start, &request.number, &more))
+            }
+            (_, _, "forgotten") => whole("410 Gone", "that session is not known any more"),
+            (_, _, "leave") => {
+                // As one does that has had nothing to do for long.
+                let _ = writer.write_all(whole("200 OK", &results(&request.body)).as_bytes()).await;
+                let _ = std::fs::remove_file(&given.socket);
+                std::process::exit(0);
             }
             (_, _, "refuse") => whole("400 Bad Request", "that is no command of mine"),
             (_, "/driver/config", "applied") => {
