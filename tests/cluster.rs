@@ -515,7 +515,10 @@ async fn promise_14_a_scheduler_that_is_a_program_decides_and_when_it_lies_or_di
         (said["detail"].as_str().unwrap().to_owned(), began.elapsed())
     };
     let (said, _) = refused(2, "choose nowhere").await;
-    assert!(said.contains("test/mischief/v1") && said.contains("chose the node `nowhere`, which was not offered"), "{said}");
+    assert!(
+        said.contains("test/mischief/v1") && said.contains("chose the node `nowhere`, which was not offered"),
+        "{said}"
+    );
     let (said, _) = refused(2, "full").await;
     assert!(said.contains("Insufficient capacity in node selection"), "{said}");
     assert_eq!(node_of(&place(2, "choose node-0").await), "node-0", "a lie costs one request");
@@ -541,7 +544,8 @@ async fn promise_14_a_scheduler_that_is_a_program_decides_and_when_it_lies_or_di
     for key in ["host", "port"] {
         shared.as_object_mut().unwrap().remove(key);
     }
-    let bulk = json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": list});
+    let bulk =
+        json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": list});
     let url = format!("{}/device/bulk?wait=60", cluster.url("controller-0"));
     let (status, answer) = client.at(Method::POST, &url, Some(&bulk)).await;
     assert_eq!(status, 201, "{answer}");

@@ -630,7 +630,8 @@ fn nowhere(answers: &[(String, String)], planted: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promises_12_and_14_a_provider_that_is_a_program_gives_secrets_that_appear_nowhere_and_faults_that_are_one_jobs() {
+async fn promises_12_and_14_a_provider_that_is_a_program_gives_secrets_that_appear_nowhere_and_faults_that_are_one_jobs()
+ {
     const PASSWORD: &str = "pl4nted-Safe-Password";
     let (running, mischief) = (devices(2, PASSWORD), Mischief::new());
     let server = Server::start(&format!(
@@ -696,10 +697,12 @@ async fn promises_12_and_14_a_provider_that_is_a_program_gives_secrets_that_appe
     let job = exec("missing", change).await;
     assert_eq!((failure(&job).0, &job["result"]["outcome"]), ("credential_not_found", &json!("not_applied")));
     assert_eq!(exec(&fine, by("sw")).await["status"], "finished");
-    drop(exec);
 
     answers.extend(outputs(&server, &jobs).await);
-    assert!(answers.iter().filter(|(name, _)| name.starts_with("environ of")).count() > 2, "the plugin was looked at");
+    assert!(
+        answers.iter().filter(|(name, _)| name.starts_with("environ of")).count() > 2,
+        "the plugin was looked at"
+    );
     nowhere(&answers, &[PASSWORD, "another-Password-9", "given-in-vain"]);
 }
 
@@ -714,16 +717,17 @@ async fn promise_12_a_password_that_the_device_prints_stays_in_the_result() {
     args["username"] = json!("ops");
     args["password"] = json!(PASSWORD);
     args["secret"] = json!(ENABLE);
-    let ask = |what: &str, lines: Value| {
-        json!({"driver": "netmiko", "connection_args": args, "enable_mode": true, what: lines})
-    };
+    let ask = |what: &str, lines: Value| json!({"driver": "netmiko", "connection_args": args, "enable_mode": true, what: lines});
     let lines = json!(["interface Loopback7", format!("description sw-{PASSWORD}")]);
     let changed = server.exec(&ask("config", lines)).await;
     assert_eq!(changed["status"], "finished", "{changed}");
     let body = ask("command", json!(["show running-config", "show version"]));
     let job = server.exec(&body).await;
     assert_eq!(job["status"], "finished", "{job}");
-    assert!(job["result"]["retval"][0]["stdout"].to_string().contains(PASSWORD), "the device prints it: {job}");
+    assert!(
+        job["result"]["retval"][0]["stdout"].to_string().contains(PASSWORD),
+        "the device prints it: {job}"
+    );
     let id = job["id"].as_str().unwrap().to_owned();
     let mut answers = outputs(&server, &[]).await;
     answers.retain(|(name, _)| !["/jobs", "/job"].contains(&name.as_str()));

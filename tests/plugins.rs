@@ -36,7 +36,8 @@ fn built() -> &'static (PathBuf, PathBuf, PathBuf) {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
             .collect();
-        let named = |name: &str| made.iter().find(|path| path.ends_with(name)).cloned().expect("cargo names it");
+        let named =
+            |name: &str| made.iter().find(|path| path.ends_with(name)).cloned().expect("cargo names it");
         (named("echo_driver"), named("netpulse-stress-plugin"), named("long_work"))
     })
 }
@@ -192,7 +193,10 @@ async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_
     let (status, said) = server.post("/device/exec", &query("stress", "reload")).await;
     assert_eq!(status, 400, "{said}");
     assert_eq!(said["errors"][0]["loc"], json!(["command"]), "{said}");
-    assert!(said["errors"][0]["msg"].as_str().unwrap().contains("`reload` is not done over this API"), "{said}");
+    assert!(
+        said["errors"][0]["msg"].as_str().unwrap().contains("`reload` is not done over this API"),
+        "{said}"
+    );
     let (_, jobs) = server.get("/jobs").await;
     assert_eq!(jobs, json!([]), "nothing was accepted");
     // Of many, the one that is wrong; the others keep their order.
@@ -201,7 +205,10 @@ async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_
     let (status, bulk) = server.post("/device/bulk?wait=30", &body).await;
     assert_eq!(status, 201, "{bulk}");
     assert_eq!(bulk["failed"][0]["host"], "b", "{bulk}");
-    assert!(bulk["failed"][0]["reason"].as_str().unwrap().contains("command: Value error, `reload`"), "{bulk}");
+    assert!(
+        bulk["failed"][0]["reason"].as_str().unwrap().contains("command: Value error, `reload`"),
+        "{bulk}"
+    );
     let done = bulk["succeeded"].as_array().unwrap();
     let hosts: Vec<&Value> = done.iter().map(|job| &job["device_name"]).collect();
     assert_eq!(hosts, ["a", "c"], "{bulk}");
@@ -217,7 +224,11 @@ async fn promise_15_what_a_driver_itself_finds_wrong_is_told_before_the_request_
     assert_eq!(job["status"], "failed", "{job}");
     // Once it does not answer, requests do not wait for it at all for a while.
     let (status, job) = server.post("/device/exec?wait=30", &query("stress", "reload")).await;
-    assert_eq!((status, &job["result"]["error"]["type"]), (201, &json!("bad_request")), "the worker finds it: {job}");
+    assert_eq!(
+        (status, &job["result"]["error"]["type"]),
+        (201, &json!("bad_request")),
+        "the worker finds it: {job}"
+    );
     assert_eq!(server.stop(), Some(0));
 }
 
@@ -389,14 +400,21 @@ async fn what_takes_long_goes_item_by_item_and_without_its_session() {
 
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(long_work, folder.path().join("long_work")).unwrap();
-    let guard =
-        GuardProgram { program: env!("CARGO_BIN_EXE_netpulse").into(), arguments: vec!["plugin-guard".into()] };
+    let guard = GuardProgram {
+        program: env!("CARGO_BIN_EXE_netpulse").into(),
+        arguments: vec!["plugin-guard".into()],
+    };
     let folders = Folders { folders: vec![folder.path().to_owned()], ..Folders::default() };
     let plugins = Plugins::new(folders, HostSettings::new(guard));
-    let Some(Implementation::Provider(counter)) = plugins.find(Kind::Provider, "counter").await else { panic!() };
+    let Some(Implementation::Provider(counter)) = plugins.find(Kind::Provider, "counter").await else {
+        panic!()
+    };
     let mut items = Vec::new();
     let result = counter.gather_each(&json!({"count": 5000}), &mut |item| items.push(item)).await.unwrap();
-    assert_eq!((items.len(), &items[4999], result.relates_to.as_str()), (5000, &json!({"n": 4999}), "numbers"));
+    assert_eq!(
+        (items.len(), &items[4999], result.relates_to.as_str()),
+        (5000, &json!({"n": 4999}), "numbers")
+    );
     let whole = counter.gather(&json!({"count": 2})).await.unwrap();
     assert_eq!(whole.details, json!([{"n": 0}, {"n": 1}]));
     for (settings, kind, says) in [
@@ -443,8 +461,9 @@ const KINDS: [&str; 11] = [
 fn sound(kind: &str, file: &Path) {
     let (code, findings) = doctor(file);
     assert_eq!(code, 0, "{kind}: {findings:#?}");
-    let left_out =
-        findings.iter().filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
+    let left_out = findings
+        .iter()
+        .filter(|f| f["verdict"] == "skipped" && f["check"].as_str().unwrap().contains("example"));
     assert_eq!(left_out.count(), 0, "{kind}: {findings:#?}");
 }
 
@@ -471,7 +490,8 @@ fn a_new_python_plugin_of_every_kind_passes_the_doctor_and_installs() {
     });
     let at = folder.path().join("driver");
     let one = at.join("dist/mine");
-    let built = Command::new(repository().join("plugins/build-python")).arg(at.join("mine")).arg(&one).status();
+    let built =
+        Command::new(repository().join("plugins/build-python")).arg(at.join("mine")).arg(&one).status();
     assert!(built.unwrap().success());
     let installed = folder.path().join("installed");
     for words in [&["install", one.to_str().unwrap()][..], &["list", "--local"]] {
@@ -486,7 +506,11 @@ fn a_new_python_plugin_of_every_kind_passes_the_doctor_and_installs() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("mine"), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && said.contains("mine"),
+            "{words:?}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -496,7 +520,8 @@ fn d1_over_tcp_a_plugin_starts_and_asks_for_its_token() {
     let (echo, ..) = built();
     let (_, findings) = doctor(echo);
     for check in ["starts over TCP", "refuses a request without the token", "refuses a wrong token"] {
-        let found = findings.iter().find(|f| f["check"] == check).unwrap_or_else(|| panic!("{check}: {findings:#?}"));
+        let found =
+            findings.iter().find(|f| f["check"] == check).unwrap_or_else(|| panic!("{check}: {findings:#?}"));
         assert_eq!(found["verdict"], "passed", "{found}");
     }
 }

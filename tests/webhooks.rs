@@ -520,7 +520,8 @@ async fn promise_14_a_webhook_that_is_a_program_crashes_hangs_and_fails_and_its_
     let mut server = Server::start(&format!("{}\nworker: {{lease: 2}}", mischief.config()));
     let device = running.device(0);
     let webhook = |more: Value| {
-        let mut webhook = json!({"name": "notebook", "url": "note:t0ken-of-the-book", "retry_intervals": [1], "page": 7});
+        let mut webhook =
+            json!({"name": "notebook", "url": "note:t0ken-of-the-book", "retry_intervals": [1], "page": 7});
         webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         webhook
     };
@@ -529,7 +530,8 @@ async fn promise_14_a_webhook_that_is_a_program_crashes_hangs_and_fails_and_its_
     assert_eq!(status, 400, "{said}");
     assert_eq!(said["errors"][0]["loc"], json!(["webhook", "url"]), "{said}");
     assert!(said.to_string().contains("Input should begin with note:"), "{said}");
-    let (status, said) = server.post("/device/exec", &query(device, json!({"name": "nobody", "url": "x:y"}))).await;
+    let (status, said) =
+        server.post("/device/exec", &query(device, json!({"name": "nobody", "url": "x:y"}))).await;
     assert!(status == 400 && said.to_string().contains("notebook"), "the names there are: {said}");
 
     let job = server.exec(&query(device, webhook(json!({})))).await;
@@ -544,7 +546,8 @@ async fn promise_14_a_webhook_that_is_a_program_crashes_hangs_and_fails_and_its_
     assert_eq!(crashed["status"], "finished", "no job waits for its webhook");
     mischief.until("webhook", 20, "the crash", |calls| !of_job(calls, &crashed).is_empty()).await;
     mischief.tell("webhook", "");
-    let calls = mischief.until("webhook", 20, "another attempt", |calls| of_job(calls, &crashed).len() == 2).await;
+    let calls =
+        mischief.until("webhook", 20, "another attempt", |calls| of_job(calls, &crashed).len() == 2).await;
     let attempts = of_job(&calls, &crashed);
     assert_eq!(attempts[0]["delivery"], attempts[1]["delivery"]);
     assert_eq!(attempts[0]["payload"], attempts[1]["payload"], "the same message");
@@ -577,7 +580,9 @@ async fn promise_14_a_webhook_that_is_a_program_crashes_hangs_and_fails_and_its_
     mischief.tell("webhook", "");
     let before = of_job(&mischief.calls("webhook"), &job).len();
     server.launch();
-    let calls = mischief.until("webhook", 40, "an attempt after the restart", |calls| of_job(calls, &job).len() > before).await;
+    let calls = mischief
+        .until("webhook", 40, "an attempt after the restart", |calls| of_job(calls, &job).len() > before)
+        .await;
     let last = (*of_job(&calls, &job).last().unwrap()).clone();
     assert_eq!((&last["delivery"], &last["payload"]), (&first["delivery"], &first["payload"]));
     assert!(last["attempt"].as_u64().unwrap() > 1 && last["pid"] != first["pid"], "{last}");
@@ -601,7 +606,8 @@ async fn promise_1_a_message_for_a_webhook_that_is_a_program_survives_kill_9_on_
     let before = mischief.calls("webhook").len();
     process.launch();
     client.moved(&url, &process.url);
-    let after = mischief.until("webhook", 60, "an attempt after the restart", |calls| calls.len() > before).await;
+    let after =
+        mischief.until("webhook", 60, "an attempt after the restart", |calls| calls.len() > before).await;
     let last = after.last().unwrap();
     assert_eq!((&last["job"], &last["delivery"]), (&job["id"], &calls[0]["delivery"]));
     assert_eq!(last["payload"], calls[0]["payload"], "the same message");

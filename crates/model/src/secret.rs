@@ -129,6 +129,9 @@ mod tests {
         assert_eq!(secrets, ["s3cret", "t0p!"]);
         assert_eq!(scrub("login s3cret failed", &secrets), "login ****** failed");
         let echoed = json!({"rows": [{"user": "ops", "pw": "it is s3cret"}], "n": 7});
-        assert_eq!(scrub_value(&echoed, &secrets), json!({"rows": [{"user": "ops", "pw": "it is ******"}], "n": 7}));
+        assert_eq!(
+            scrub_value(&echoed, &secrets),
+            json!({"rows": [{"user": "ops", "pw": "it is ******"}], "n": 7})
+        );
     }
 }

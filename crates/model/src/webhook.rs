@@ -403,7 +403,8 @@ mod tests {
             let shown = masked(&json!({"name": "pager", "url": url})).to_string();
             assert!(!shown.contains("s3cret"), "{shown}");
         }
-        let more = read(json!({"name": "pager", "url": "pager:x", "page": 7, "to": {"a": [1]}})).unwrap().given();
+        let more =
+            read(json!({"name": "pager", "url": "pager:x", "page": 7, "to": {"a": [1]}})).unwrap().given();
         assert_eq!((&more["page"], &more["to"]), (&json!(7), &json!({"a": [1]})), "as the request gave it");
         assert!(more.get("extra").is_none(), "{more}");
         assert!(read_as("basic", "udp://192.0.2.5").is_err());

@@ -28,7 +28,11 @@ impl Provider for Counter {
             }
             items.give(json!({"n": n})).await?;
         }
-        Ok(PipelineResult { relates_to: "numbers".into(), result_name: "counter".into(), ..Default::default() })
+        Ok(PipelineResult {
+            relates_to: "numbers".into(),
+            result_name: "counter".into(),
+            ..Default::default()
+        })
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpulse_model::ConnectionArgs;
 use netpulse_model::plugin::{
-    Broken, CONTRACT, Capabilities, Connect, Detached, Done, Event, Execute, Health, Kind, Leave, SessionRef, Tested,
+    Broken, CONTRACT, Capabilities, Connect, Detached, Done, Event, Execute, Health, Kind, Leave, SessionRef,
+    Tested,
 };
 use netpulse_model::worker::NodeInfo;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::idle::Work;
-use crate::kinds::{Items, ParseCall, PipelineResult, Reference, RenderCall, WebhookCall, Way};
+use crate::kinds::{Items, ParseCall, PipelineResult, Reference, RenderCall, Way, WebhookCall};
 use crate::plugin::{Handler, Plugin};
 use crate::run::{self, Sessions};
 use crate::{Call, Failure};
@@ -86,9 +87,9 @@ impl App {
                     &["validate", "connect", "send", "config", "leave", "disconnect", "alive", "test"];
                 const DETACHED: &[&str] = &["launch", "query", "kill", "list"];
                 let rest = path.strip_prefix("/driver/").unwrap_or_default();
-                let detached = rest.strip_prefix("detached/").is_some_and(|rest| {
-                    DETACHED.contains(&rest) && can(Kind::Driver, "detached")
-                });
+                let detached = rest
+                    .strip_prefix("detached/")
+                    .is_some_and(|rest| DETACHED.contains(&rest) && can(Kind::Driver, "detached"));
                 has(Kind::Driver) && (PATHS.contains(&rest) || detached)
             }
             "/template/render" => has(Kind::TemplateRenderer),

@@ -74,8 +74,7 @@ async fn what_older_and_newer_tools_write_besides_is_no_hindrance() {
     let component = &mut whole["component"];
     component["creationTime"] = "2026-02-03T04:05:06Z".into();
     component["labels"] = json!([{"name": "a", "value": {"b": [1]}, "signing": true, "version": "v1"}]);
-    component["repositoryContexts"] =
-        json!([{"type": "OCIRegistry", "baseUrl": "ghcr.io", "subPath": "acme", "componentNameMapping": "urlPath"}]);
+    component["repositoryContexts"] = json!([{"type": "OCIRegistry", "baseUrl": "ghcr.io", "subPath": "acme", "componentNameMapping": "urlPath"}]);
     component["sources"] = Value::Null;
     component["componentReferences"] = Value::Null;
     component["somethingNew"] = json!({"x": 1});
@@ -102,8 +101,7 @@ async fn what_older_and_newer_tools_write_besides_is_no_hindrance() {
             let config = json!({"componentDescriptorLayer": layer}).to_string();
             let config = content.blob(&config_type, config.as_bytes());
             let program = content.blob(OCTETS, &program);
-            let mut manifest =
-                json!({"schemaVersion": 2, "config": config, "layers": [layer, program]});
+            let mut manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer, program]});
             if artifact_type {
                 manifest["artifactType"] = DESCRIPTOR.into();
                 manifest["mediaType"] = MANIFEST.into();

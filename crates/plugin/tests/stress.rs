@@ -398,7 +398,8 @@ async fn promise_14_one_poisonous_command_does_not_use_up_the_starts_of_all() {
             assert!(report.untouched, "it was not asked");
         }
         // Others are served in between.
-        let mut other = world.driver().await.connect(&args_of("192.0.2.99")).await.expect("others get a session");
+        let mut other =
+            world.driver().await.connect(&args_of("192.0.2.99")).await.expect("others get a session");
         assert_eq!(run(&mut other, "show clock").await.error, None, "{said:?}");
     }
     assert!(said[0].contains("exit status 101"), "{said:?}");
@@ -507,7 +508,8 @@ async fn commands_that_go_on_without_their_session() {
 }
 
 #[tokio::test]
-async fn a_request_is_shown_to_the_plugin_before_it_is_accepted_and_a_plugin_that_does_not_answer_is_left_out() {
+async fn a_request_is_shown_to_the_plugin_before_it_is_accepted_and_a_plugin_that_does_not_answer_is_left_out()
+ {
     let world = World::new(&["validates"]);
     let driver = world.driver().await;
     assert!(driver.examines());
@@ -695,7 +697,10 @@ async fn d7_a_plugin_that_chatters_on_stdout_is_never_held_up() {
 async fn d9_who_speaks_another_contract_is_stopped_and_a_later_minor_is_not() {
     let world = World::new(&["turncoat"]);
     let error = world.driver().await.connect(&args()).await.err().unwrap();
-    assert!(error.message.contains("`netpulse.plugin/v2`, and this NetPulse speaks `netpulse.plugin/v1`"), "{error}");
+    assert!(
+        error.message.contains("`netpulse.plugin/v2`, and this NetPulse speaks `netpulse.plugin/v1`"),
+        "{error}"
+    );
     world.plugins.stop().await;
     for mode in ["minor", "older_form"] {
         let world = World::new(&[mode]);

@@ -45,17 +45,15 @@ impl Session {
             // Whether it runs is not known: launching it again is not safe.
             let sent = matches!(error, CallError::Lost(_) | CallError::Late(_) | CallError::Nonsense(_));
             if what == "launch" && sent {
-                info.message.push_str("; the command may run: list what is detached before it is launched again");
+                info.message
+                    .push_str("; the command may run: list what is detached before it is launched again");
             }
             info
         })
     }
 
     fn lie(&self, text: impl std::fmt::Display) -> ErrorInfo {
-        ErrorInfo::new(
-            ErrorCode::PluginFailed,
-            format!("The plugin {} {text}", self.driver.plugin.id()),
-        )
+        ErrorInfo::new(ErrorCode::PluginFailed, format!("The plugin {} {text}", self.driver.plugin.id()))
     }
 
     fn same(&self, wanted: &str, task: &DetachedTask) -> Result<(), ErrorInfo> {
@@ -89,8 +87,7 @@ impl DetachedTasks for Session {
     }
 
     async fn query(&mut self, task_id: &str, offset: u64) -> Result<DetachedOutput, ErrorInfo> {
-        let body =
-            Detached { task_id: task_id.to_owned(), offset: Some(offset), ..Detached::default() };
+        let body = Detached { task_id: task_id.to_owned(), offset: Some(offset), ..Detached::default() };
         let answer: DetachedOutput = self.ask_detached("query", body).await?;
         self.same(task_id, &answer.task)?;
         // A log that was cut begins anew, so the offset may go back; beyond what was given it cannot.

@@ -196,7 +196,14 @@ impl Driver for ExternalDriver {
         let body = self.0.question(request, &items);
         let errand = self.0.validation(device.as_str(), request, &items);
         const FIELDS: &[&str] = &[
-            "driver", "connection_args", "driver_args", "command", "config", "enable_mode", "save", "dry_run",
+            "driver",
+            "connection_args",
+            "driver_args",
+            "command",
+            "config",
+            "enable_mode",
+            "save",
+            "dry_run",
         ];
         let plugin = &self.0.plugin;
         self.0.examiner.ask(plugin, VALIDATE, &body, request.secrets(), &errand, (FIELDS, key)).await
@@ -217,7 +224,13 @@ impl Driver for ExternalDriver {
         let body = json!({"name": self.name(), "connection_args": args.0});
         let tested: Tested = plugin
             .program
-            .call("/driver/test", &body, plugin.deadline(), secrets_of(args), &self.arrival("/driver/test", args))
+            .call(
+                "/driver/test",
+                &body,
+                plugin.deadline(),
+                secrets_of(args),
+                &self.arrival("/driver/test", args),
+            )
             .await
             .map_err(|error| self.0.info(&error))?;
         if tested.success {
@@ -396,7 +409,13 @@ impl DriverSession for Session {
         }
         let answer: Result<Alive, CallError> = self
             .driver
-            .on(&self.start, "/driver/alive", &self.reference(false), Instant::now() + ALIVE, &Errand::default())
+            .on(
+                &self.start,
+                "/driver/alive",
+                &self.reference(false),
+                Instant::now() + ALIVE,
+                &Errand::default(),
+            )
             .await;
         match answer {
             Ok(Alive { alive: true }) => Ok(()),

@@ -273,7 +273,9 @@ impl Session {
                     course.run.watch.answered(index, course.items.len(), &result);
                     course.results.push(result);
                 }
-                Event::Item(_) | Event::Error(_) => return Err(nonsense("streamed an item, which drivers do not".to_owned())),
+                Event::Item(_) | Event::Error(_) => {
+                    return Err(nonsense("streamed an item, which drivers do not".to_owned()));
+                }
                 Event::Done(done) => break done,
             }
         };

@@ -57,8 +57,9 @@ pub(crate) async fn from(
     if !answer.streamed {
         let bytes = start.whole(&mut answer).await?;
         start.keep(returning);
-        return serde_json::from_slice(&bytes)
-            .map_err(|e| nonsense(format!("answered {PATH} with something else than the contract says: {e}")));
+        return serde_json::from_slice(&bytes).map_err(|e| {
+            nonsense(format!("answered {PATH} with something else than the contract says: {e}"))
+        });
     }
     let mut count = 0_u64;
     let done = loop {

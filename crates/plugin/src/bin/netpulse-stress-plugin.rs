@@ -216,7 +216,10 @@ async fn connection(stream: UnixStream, given: Given) {
             (_, "/provider/gather", _) => {
                 let what = request.body["settings"]["do"].as_str().unwrap_or_default();
                 if what == "whole" {
-                    whole("200 OK", r#"{"relates_to":"all","result_name":"items","result_description":"","details":[1,2]}"#)
+                    whole(
+                        "200 OK",
+                        r#"{"relates_to":"all","result_name":"items","result_description":"","details":[1,2]}"#,
+                    )
                 } else {
                     let head = head(
                         "200 OK",
@@ -266,9 +269,10 @@ async fn connection(stream: UnixStream, given: Given) {
             (_, "/driver/detached/kill", _) => {
                 whole("200 OK", &json!({"killed": request.body["task_id"] != "ended"}).to_string())
             }
-            (_, "/driver/detached/list", _) => {
-                whole("200 OK", &json!({"tasks": [{"task_id": "t1", "command": "tcpdump", "running": true}]}).to_string())
-            }
+            (_, "/driver/detached/list", _) => whole(
+                "200 OK",
+                &json!({"tasks": [{"task_id": "t1", "command": "tcpdump", "running": true}]}).to_string(),
+            ),
             (_, "/template/render", _) => whole(
                 "200 OK",
                 &json!({"text": request.body["template"], "pid": std::process::id()}).to_string(),
@@ -403,9 +407,16 @@ async fn gather(writer: &mut tokio::net::unix::OwnedWriteHalf, what: &str) {
         "not_json" => out += &line("and so on"),
         "foreign" => out += &line(r#"{"sending":0}"#),
         "error" => out += &line(r#"{"error":{"status":503,"message":"the inventory went away"}}"#),
-        "details" => out += &line(r#"{"done":{"relates_to":"","result_name":"","result_description":"","details":[9]}}"#),
+        "details" => {
+            out +=
+                &line(r#"{"done":{"relates_to":"","result_name":"","result_description":"","details":[9]}}"#)
+        }
         "flood" => loop {
-            if writer.write_all(line(&json!({"item": "x".repeat(60_000)}).to_string()).as_bytes()).await.is_err() {
+            if writer
+                .write_all(line(&json!({"item": "x".repeat(60_000)}).to_string()).as_bytes())
+                .await
+                .is_err()
+            {
                 return;
             }
         },

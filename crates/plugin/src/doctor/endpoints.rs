@@ -330,7 +330,8 @@ async fn detached(start: &Start, capability: &Capability, session: Map<String, V
         body
     };
     let list = good(start, "/driver/detached/list", &session).await.and_then(|answer| {
-        let tasks = answer["tasks"].as_array().ok_or_else(|| format!("answered {answer}; `tasks` is a list"))?;
+        let tasks =
+            answer["tasks"].as_array().ok_or_else(|| format!("answered {answer}; `tasks` is a list"))?;
         Ok(format!("{} tasks", tasks.len()))
     });
     report.must("4.1.9", "POST /driver/detached/list gives a list", list);
@@ -339,7 +340,11 @@ async fn detached(start: &Start, capability: &Capability, session: Map<String, V
     report.must("4.1.9", "a task that is not known answers 404", expect(lost, |s| s == 404, "404"));
     let check = "a detached command is launched, told of and ended";
     let Some(example) = example(capability, "/driver/detached/launch") else {
-        return report.skipped("4.1.9", check, "the capabilities have no example for /driver/detached/launch");
+        return report.skipped(
+            "4.1.9",
+            check,
+            "the capabilities have no example for /driver/detached/launch",
+        );
     };
     let mut launch = example;
     launch.extend(with(json!({"task_id": task, "job_id": null})));
@@ -348,7 +353,8 @@ async fn detached(start: &Start, capability: &Capability, session: Map<String, V
         if launched["task"]["task_id"] != task {
             return Err(format!("launch answered {launched}; the task `{task}` is right"));
         }
-        let told = good(start, "/driver/detached/query", &with(json!({"task_id": task, "offset": 0}))).await?;
+        let told =
+            good(start, "/driver/detached/query", &with(json!({"task_id": task, "offset": 0}))).await?;
         if !told["output"].is_string() || !told["next_offset"].is_u64() || told["task"]["task_id"] != task {
             return Err(format!("query answered {told}"));
         }

@@ -256,13 +256,17 @@ mod tests {
         ledger.crashed(&[on("a", "boom")], start);
         let said = ledger.admit(&on("a", "boom"), at(12)).unwrap_err();
         assert!(said.contains("crashed 12 s ago") && said.contains("again in 19 s"), "{said}");
-        assert!(ledger.admit(&on("a", "show"), at(1)).is_ok() && ledger.admit(&on("b", "boom"), at(1)).is_ok());
+        assert!(
+            ledger.admit(&on("a", "show"), at(1)).is_ok() && ledger.admit(&on("b", "boom"), at(1)).is_ok()
+        );
         assert!(ledger.admit(&on("a", "boom"), at(31)).is_ok());
         ledger.crashed(&[on("a", "boom")], at(31));
         assert!(ledger.admit(&on("a", "boom"), at(90)).is_err());
         assert!(ledger.admit(&on("a", "boom"), at(92)).is_ok());
         // The same request over and over says nothing of the command, nor of the device.
-        assert!(ledger.admit(&on("b", "boom"), at(40)).is_ok() && ledger.admit(&on("a", "x"), at(40)).is_ok());
+        assert!(
+            ledger.admit(&on("b", "boom"), at(40)).is_ok() && ledger.admit(&on("a", "x"), at(40)).is_ok()
+        );
         for again in 0..8 {
             ledger.crashed(&[on("a", "boom")], at(1000 + again));
         }

@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Remembers which start form worked.
 pub(crate) type Learned = Arc<dyn Fn(&std::path::Path, StartForm) + Send + Sync>;
 
+/// Finds the secrets in an answer.
+pub(crate) type SecretsOf<T> = dyn Fn(&T) -> Vec<String> + Sync;
+
 /// How a program is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Condition {
@@ -300,7 +303,7 @@ impl Program {
         deadline: Instant,
         secrets: Vec<String>,
         errand: &Errand,
-        found: Option<&(dyn Fn(&T) -> Vec<String> + Sync)>,
+        found: Option<&SecretsOf<T>>,
     ) -> Result<T, CallError> {
         self.admit(errand)?;
         let _user = self.user();
