@@ -5,7 +5,6 @@
 #[allow(dead_code)]
 #[path = "shipped_plugins/built.rs"]
 mod built;
-#[allow(dead_code)]
 #[path = "support/mischief.rs"]
 mod mischief;
 mod support;

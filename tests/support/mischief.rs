@@ -1,6 +1,8 @@
 //! A real plugin process (`mischief.py`) that is a scheduler, a webhook and a credential provider,
 //! and does to each what a test tells it.
 
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
