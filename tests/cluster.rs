@@ -569,3 +569,21 @@ fn promise_14_only_a_scheduler_name_that_nobody_bears_stops_the_start() {
     assert_eq!(wrong.wait(), Some(2), "{}", wrong.log());
     assert!(wrong.log().contains("there is no scheduler `by_mod`"), "{}", wrong.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_jobs_of_a_lost_node_wait_out_a_scheduler_that_fails() {
+    let (running, mischief) = (devices(1), Mischief::new());
+    let extra = format!("{}\nworker: {{scheduler: by_mood, lease: 2}}", mischief.config());
+    let mut cluster = Cluster::start(&[Part::Controller, Part::Node, Part::Node], &extra);
+    let client = cluster.client();
+    mischief.tell("scheduler", "choose node-0");
+    assert_eq!(node_of(&client.exec(&query(&running, 0)).await), "node-0");
+    mischief.tell("scheduler", "full");
+    cluster.process("node-0").kill();
+    // Accepted for the node that nobody misses yet.
+    let id = client.submit(&query(&running, 0)).await;
+    eventually(30, "a choice that failed", || cluster.logs().contains("no node for them"));
+    mischief.tell("scheduler", "choose node-1");
+    let job = client.ended(&id).await;
+    assert_eq!((&job["status"], node_of(&job).as_str()), (&json!("finished"), "node-1"), "{job}");
+}

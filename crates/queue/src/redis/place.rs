@@ -1,7 +1,7 @@
 //! Which node gets a device that has none: the placer chooses, the scripts make sure that the choice
 //! still holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,11 +88,16 @@ impl Shared {
                 }
             };
             let mut pairs = Vec::new();
+            let mut waiting: BTreeMap<String, (usize, DeviceKey)> = BTreeMap::new();
             for (key, choice) in chosen {
                 match choice {
                     Ok(node) => pairs.push((key, node)),
-                    Err(why) => tracing::warn!(device = %key, why, "its jobs wait: no node for it"),
+                    Err(why) => waiting.entry(why).or_insert((0, key)).0 += 1,
                 }
+            }
+            // It is asked again and again: one line for all of them.
+            for (why, (devices, first)) in waiting {
+                tracing::warn!(devices, %first, why, "their jobs wait: no node for them");
             }
             if pairs.is_empty() {
                 return;
