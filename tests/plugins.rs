@@ -366,15 +366,7 @@ fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
     assert!(findings.len() > 50);
 
     let folder = tempfile::tempdir().unwrap();
-    for (mode, clause, says) in [
-        ("version2", "1.2", "netpulse.plugin/v2"),
-        ("caps_garbage", "1.2", "no JSON"),
-        ("liar", "2.1", "driver/honest/v1"),
-        ("foreign", "2.1", "192.0.2.1"),
-        ("exit_early", "2.1", "licence"),
-        ("stubborn", "2.8", "was killed"),
-        ("stress", "3.6", "400 is right"),
-    ] {
+    let examined = |mode: &str, clause: &str, says: &str| {
         let file = folder.path().join(mode);
         std::os::unix::fs::symlink(stress, &file).unwrap();
         // By the name that it was asked under: the doctor follows no link to another name.
@@ -384,7 +376,22 @@ fn doctor_passes_a_sound_plugin_and_names_the_clause_that_another_breaks() {
             f["verdict"] == "failed" && f["clause"] == clause && f["detail"].as_str().unwrap().contains(says)
         });
         assert!(named, "{mode}: {findings:#?}");
-    }
+    };
+    let examined = &examined;
+    let modes = [
+        ("version2", "1.2", "netpulse.plugin/v2"),
+        ("caps_garbage", "1.2", "no JSON"),
+        ("liar", "2.1", "driver/honest/v1"),
+        ("foreign", "2.1", "192.0.2.1"),
+        ("exit_early", "2.1", "licence"),
+        ("stubborn", "2.8", "was killed"),
+        ("stress", "3.6", "400 is right"),
+    ];
+    std::thread::scope(|scope| {
+        for (mode, clause, says) in modes {
+            scope.spawn(move || examined(mode, clause, says));
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -366,6 +366,8 @@ async fn cut(start: &Arc<Start>, reference: &SessionRef) {
             target: "plugin", plugin = start.voice.id,
             "did not close a session that it has no right to any more, and is killed: {}", error.reason()
         );
+        // Whatever else it was doing did not bring this about.
+        start.suspects.absolve();
         start.kill().await;
     }
 }
