@@ -3,6 +3,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+#[allow(dead_code)]
+#[path = "shipped_plugins/built.rs"]
+mod built;
+#[path = "support/mischief.rs"]
+mod mischief;
 mod support;
 
 use std::collections::{BTreeSet, HashMap};
@@ -10,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mischief::Mischief;
 use netpulse_simulator::{Faults, Plan, Running, Simulator};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -479,4 +485,105 @@ fn the_doctor_says_what_to_change() {
     let (code, out, _) = netpulse(&["doctor", "--config", "np.yaml"], &[], dir.path());
     assert_eq!(code, 2, "{out}");
     assert!(out.contains("np.yaml:3: worker.lease: `soon` is no whole number"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_a_scheduler_that_is_a_program_decides_and_when_it_lies_or_dies_one_job_fails() {
+    let (running, mischief) = (devices(7), Mischief::new());
+    let extra = format!("{}\nworker: {{scheduler: by_mood}}", mischief.config());
+    let cluster = Cluster::start(&[Part::Controller, Part::Node, Part::Node], &extra);
+    let client = cluster.client();
+    let place = async |device: usize, mood: &str| {
+        mischief.tell("scheduler", mood);
+        client.exec(&query(&running, device)).await
+    };
+    assert_eq!(node_of(&place(0, "choose node-1").await), "node-1");
+    assert_eq!(node_of(&place(1, "choose node-0").await), "node-0");
+    let calls = mischief.calls("scheduler");
+    assert_eq!(calls[0]["nodes"], json!(["node-0", "node-1"]), "{calls:?}");
+    assert!(calls[0]["host"].as_str().unwrap().starts_with("127.0.0.1"), "{calls:?}");
+
+    let refused = async |device: usize, mood: &str| {
+        mischief.tell("scheduler", mood);
+        let began = Instant::now();
+        let url = format!("{}/device/exec", cluster.url("controller-0"));
+        let (status, said) = client.at(Method::POST, &url, Some(&query(&running, device))).await;
+        assert_eq!(status, 500, "{mood}: {said}");
+        // Whoever has a node already needs no scheduler.
+        let job = client.exec(&query(&running, 0)).await;
+        assert_eq!(node_of(&job), "node-1", "{mood}");
+        (said["detail"].as_str().unwrap().to_owned(), began.elapsed())
+    };
+    let (said, _) = refused(2, "choose nowhere").await;
+    assert!(
+        said.contains("test/mischief/v1") && said.contains("chose the node `nowhere`, which was not offered"),
+        "{said}"
+    );
+    let (said, _) = refused(2, "full").await;
+    assert!(said.contains("Insufficient capacity in node selection"), "{said}");
+    assert_eq!(node_of(&place(2, "choose node-0").await), "node-0", "a lie costs one request");
+
+    let (said, _) = refused(3, "die").await;
+    assert!(said.contains("test/mischief/v1"), "{said}");
+    assert_eq!(node_of(&place(3, "choose node-1").await), "node-1", "a crash costs one request");
+
+    let (said, took) = refused(4, "hang").await;
+    assert!(said.contains("did not answer within"), "{said}");
+    assert!(took < Duration::from_secs(25), "one question, not several: {took:?}");
+    assert_eq!(node_of(&place(4, "choose node-0").await), "node-0");
+
+    // Many at a time: what is placed is placed, and each device has its own answer.
+    mischief.tell("scheduler", "choose node-1");
+    let mut shared = device_args(running.device(5));
+    let list: Vec<Value> = [5, 6]
+        .map(|n| {
+            let args = device_args(running.device(n));
+            json!({"host": args["host"], "port": args["port"]})
+        })
+        .into();
+    for key in ["host", "port"] {
+        shared.as_object_mut().unwrap().remove(key);
+    }
+    let bulk =
+        json!({"driver": "netmiko", "connection_args": shared, "command": "show clock", "devices": list});
+    let url = format!("{}/device/bulk?wait=60", cluster.url("controller-0"));
+    let (status, answer) = client.at(Method::POST, &url, Some(&bulk)).await;
+    assert_eq!(status, 201, "{answer}");
+    let nodes: Vec<String> = answer["succeeded"].as_array().unwrap().iter().map(node_of).collect();
+    assert_eq!(nodes, ["node-1", "node-1"], "{answer}");
+}
+
+#[test]
+fn promise_14_only_a_scheduler_name_that_nobody_bears_stops_the_start() {
+    let mischief = Mischief::new();
+    let dir = tempfile::tempdir().unwrap();
+    let redis = RedisServer::start();
+    // Its program will die at its first question, which is no reason not to start.
+    mischief.tell("scheduler", "die");
+    let extra = format!("{}\nworker: {{scheduler: by_mood}}", mischief.config());
+    let mut good = Process::spawn(Part::All, "good", dir.path(), redis.port, &extra);
+    good.ready();
+    assert_eq!(good.stop(), Some(0));
+    let extra = format!("{}\nworker: {{scheduler: by_mod}}", mischief.config());
+    let mut wrong = Process::spawn(Part::All, "wrong", dir.path(), redis.port, &extra);
+    assert_eq!(wrong.wait(), Some(2), "{}", wrong.log());
+    assert!(wrong.log().contains("there is no scheduler `by_mod`"), "{}", wrong.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_jobs_of_a_lost_node_wait_out_a_scheduler_that_fails() {
+    let (running, mischief) = (devices(1), Mischief::new());
+    let extra = format!("{}\nworker: {{scheduler: by_mood, lease: 2}}", mischief.config());
+    let mut cluster = Cluster::start(&[Part::Controller, Part::Node, Part::Node], &extra);
+    let client = cluster.client();
+    mischief.tell("scheduler", "choose node-0");
+    assert_eq!(node_of(&client.exec(&query(&running, 0)).await), "node-0");
+    mischief.tell("scheduler", "full");
+    cluster.process("node-0").kill();
+    // Accepted for the node that nobody misses yet.
+    let id = client.submit(&query(&running, 0)).await;
+    eventually(30, "a choice that failed", || cluster.logs().contains("no node for them"));
+    mischief.tell("scheduler", "choose node-1");
+    let job = client.ended(&id).await;
+    assert_eq!((&job["status"], node_of(&job).as_str()), (&json!("finished"), "node-1"), "{job}");
 }

@@ -2,6 +2,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+#[allow(dead_code)]
+#[path = "shipped_plugins/built.rs"]
+mod built;
+#[path = "support/mischief.rs"]
+mod mischief;
 mod support;
 #[path = "support/vault.rs"]
 mod vault;
@@ -10,6 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use mischief::Mischief;
 use netpulse_simulator::{Device, Plan, Running, Simulator};
 use serde_json::{Value, json};
 use support::{KEY, Server, Sshd, eventually, free_port};
@@ -607,16 +613,145 @@ async fn promise_12_a_secret_behind_a_reference_appears_nowhere() {
     answers.extend(outputs(&server, &jobs).await);
     assert!(answers.iter().any(|(name, _)| name.starts_with("environ of")), "no process was looked at");
     assert!(answers.iter().any(|(name, text)| name == "log" && text.contains("DEBUG")), "no debug lines");
-    for (name, text) in &answers {
+    nowhere(&answers, &planted);
+    nowhere(&answers, &[locked.lines().nth(2).unwrap()]);
+}
+
+fn nowhere(answers: &[(String, String)], planted: &[&str]) {
+    for (name, text) in answers {
         for secret in planted {
             if let Some(at) = text.find(secret) {
                 let from = text[..at].char_indices().rev().nth(300).map_or(0, |(i, _)| i);
                 panic!("`{secret}` came out in {name}: {}", &text[from..at + secret.len()]);
             }
         }
-        let key = locked.lines().nth(2).unwrap();
-        assert!(!text.contains(key), "the private key came out in {name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_12_and_14_a_provider_that_is_a_program_gives_secrets_that_appear_nowhere_and_faults_that_are_one_jobs()
+ {
+    const PASSWORD: &str = "pl4nted-Safe-Password";
+    let (running, mischief) = (devices(2, PASSWORD), Mischief::new());
+    let server = Server::start(&format!(
+        "log: {{level: DEBUG}}\ncredential: {{enabled: true, name: safe}}\n{}",
+        mischief.config()
+    ));
+    let device = running.device(0);
+    let fine = format!("ok {PASSWORD}");
+    let by = |reference: &str| query(device, json!({"ref": reference}));
+    let (mut answers, mut jobs) = (Vec::new(), Vec::new());
+    let mut exec = async |mood: &str, body: Value| {
+        mischief.tell("credential", mood);
+        let job = server.exec(&body).await;
+        jobs.push(job["id"].as_str().unwrap().to_owned());
+        answers.push((format!("the job when it is told `{mood}`"), job.to_string()));
+        job
+    };
+    // Asked in the worker, when it connects, and told of the device without any secret.
+    let mut first = by("sw");
+    first["connection_args"]["password"] = json!("given-in-vain");
+    assert_eq!(exec(&fine, first).await["status"], "finished");
+    let asked = mischief.calls("credential");
+    assert_eq!((asked.len(), &asked[0]["ref"]), (1, &json!("sw")), "{asked:?}");
+    assert_eq!(asked[0]["args"]["host"], at(device)["host"]);
+    assert!(!asked[0].to_string().contains("given-in-vain"), "{asked:?}");
+    // It writes the secret on its stderr before we can know that it is one.
+    assert_eq!(exec(&format!("shout {PASSWORD}"), by("sw")).await["status"], "finished");
+    eventually(10, "what it shouted, masked", || server.log().contains("giving ******"));
+
+    for (mood, code, says) in [
+        ("denied", "credential_denied", "the safe does not open for sw"),
+        ("missing", "credential_not_found", "the safe holds no sw"),
+        (&format!("refuse {PASSWORD}"), "credential_unavailable", "the vault says: ******"),
+        ("ok another-Password-9", "authentication_failed", ""),
+    ] {
+        let before = running.journal().device(0).len();
+        let job = exec(mood, by("sw")).await;
+        let (got, said) = failure(&job);
+        assert!(got == code && said.contains(says), "{mood}: {job}");
+        if code != "authentication_failed" {
+            assert_eq!(running.journal().device(0).len(), before, "{mood}: the device is not contacted");
+        }
+    }
+    // A crash is this job's error; the next one has another process to ask.
+    let job = exec("die", by("sw")).await;
+    let (code, said) = failure(&job);
+    assert!(code == "plugin_failed" && said.contains("test/mischief/v1"), "{job}");
+    assert_eq!(exec(&fine, by("sw")).await["status"], "finished");
+    // One that hangs has as long as the job.
+    let mut short = by("sw");
+    short["execution_timeout"] = json!(2);
+    let job = exec("hang", short).await;
+    let (code, said) = failure(&job);
+    assert!(code == "credential_unavailable" && said.contains("`safe` gave no answer"), "{job}");
+    let plain = json!({"driver": "netmiko", "command": "show clock", "connection_args":
+        {"host": "127.0.0.1", "port": running.device(1).ssh.unwrap().port(), "device_type": "cisco_ios",
+         "username": "ops", "password": PASSWORD}});
+    assert_eq!(exec("hang", plain).await["status"], "finished", "jobs without a reference do not need it");
+    // A change that got no secret was not applied, and says so.
+    let mut change = by("sw");
+    change.as_object_mut().unwrap().remove("command");
+    change["config"] = json!(["interface Loopback1"]);
+    let job = exec("missing", change).await;
+    assert_eq!((failure(&job).0, &job["result"]["outcome"]), ("credential_not_found", &json!("not_applied")));
+    assert_eq!(exec(&fine, by("sw")).await["status"], "finished");
+
+    answers.extend(outputs(&server, &jobs).await);
+    assert!(
+        answers.iter().filter(|(name, _)| name.starts_with("environ of")).count() > 2,
+        "the plugin was looked at"
+    );
+    nowhere(&answers, &[PASSWORD, "another-Password-9", "given-in-vain"]);
+}
+
+/// A device that prints what one logged in with belongs to whoever asked; nobody else sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_12_a_password_that_the_device_prints_stays_in_the_result() {
+    const PASSWORD: &str = "pl4nted-Echoed-Password";
+    let running = devices(1, PASSWORD);
+    let server = Server::start("log: {level: DEBUG}");
+    let device = running.device(0);
+    let mut args = at(device);
+    args["username"] = json!("ops");
+    args["password"] = json!(PASSWORD);
+    args["secret"] = json!(ENABLE);
+    let ask = |what: &str, lines: Value| json!({"driver": "netmiko", "connection_args": args, "enable_mode": true, what: lines});
+    let lines = json!(["interface Loopback7", format!("description sw-{PASSWORD}")]);
+    let changed = server.exec(&ask("config", lines)).await;
+    assert_eq!(changed["status"], "finished", "{changed}");
+    let body = ask("command", json!(["show running-config", "show version"]));
+    let job = server.exec(&body).await;
+    assert_eq!(job["status"], "finished", "{job}");
+    assert!(
+        job["result"]["retval"][0]["stdout"].to_string().contains(PASSWORD),
+        "the device prints it: {job}"
+    );
+    let id = job["id"].as_str().unwrap().to_owned();
+    let mut answers = outputs(&server, &[]).await;
+    answers.retain(|(name, _)| !["/jobs", "/job"].contains(&name.as_str()));
+    let events = server.request(reqwest::Method::GET, &format!("/jobs/{id}/events"));
+    answers.push(("events".to_owned(), events.send().await.unwrap().text().await.unwrap()));
+    answers.push(("why".to_owned(), server.get(&format!("/jobs/{id}/why")).await.1.to_string()));
+    answers.push(("metrics".to_owned(), server.get("/metrics").await.1.to_string()));
+    // A listing has the results in it, as upstream's has; of everything else in it nothing shows.
+    for path in ["/jobs", "/job"] {
+        let (_, mut list) = server.get(path).await;
+        let jobs = list.get_mut("data").map_or(json!([]), Value::take);
+        let jobs = if list.is_array() { list } else { jobs };
+        let jobs = jobs.as_array().cloned().unwrap_or_default();
+        assert!(path == "/job" || !jobs.is_empty());
+        for mut job in jobs {
+            job.as_object_mut().unwrap().remove("result");
+            answers.push((path.to_owned(), job.to_string()));
+        }
+    }
+    let stored = answers.iter().filter(|(name, _)| name.contains("/store/")).count();
+    assert!(stored > 0, "the store was looked at");
+    answers.retain(|(name, _)| !name.contains("/store/"));
+    let events = &answers.iter().find(|(name, _)| name == "events").unwrap().1;
+    assert!(events.contains("sw-******"), "the output is told, masked: {events}");
+    nowhere(&answers, &[PASSWORD]);
 }
 
 fn run(command: &mut Command) {

@@ -2,6 +2,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+#[allow(dead_code)]
+#[path = "shipped_plugins/built.rs"]
+mod built;
+#[path = "support/mischief.rs"]
+mod mischief;
 #[path = "support/receiver.rs"]
 mod receiver;
 mod support;
@@ -12,9 +17,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use mischief::Mischief;
 use netpulse_simulator::{Device, Faults, Plan, Running, Simulator};
 use receiver::Receiver;
 use serde_json::{Value, json};
+use support::cluster::{Client, Cluster, Part};
 use support::{Reaped, Server, eventually, free_port};
 
 const SECRET: &str = "s3cret-of-the-receiver";
@@ -229,11 +236,58 @@ async fn promise_1_kill_9_between_end_and_delivery_delivers_after_the_restart() 
     assert_eq!(after.json::<Value>().await.unwrap()["total"], 0);
 }
 
-/// `count` jobs whose receiver fails every second call, with a `kill -9` half way: all arrive.
-async fn flaky_receiver(count: usize) {
+/// The whole program on one of the engines, to be killed and started again.
+enum Engine {
+    Embedded(Box<Server>),
+    Redis(Box<Cluster>, Client),
+}
+
+impl Engine {
+    fn start(redis: bool, extra: &str) -> Self {
+        if !redis {
+            return Self::Embedded(Box::new(Server::start(extra)));
+        }
+        let cluster = Cluster::start(&[Part::All], extra);
+        let client = cluster.client();
+        Self::Redis(Box::new(cluster), client)
+    }
+
+    fn kill_9_and_start_again(&mut self) {
+        match self {
+            Self::Embedded(server) => {
+                server.kill();
+                server.launch();
+            }
+            Self::Redis(cluster, client) => {
+                let process = cluster.process("all-0");
+                let url = process.url.clone();
+                process.kill();
+                process.launch();
+                client.moved(&url, &process.url);
+            }
+        }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        match self {
+            Self::Embedded(server) => server.post(path, body).await,
+            Self::Redis(_, client) => client.post(path, body).await,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        match self {
+            Self::Embedded(server) => server.get(path).await.1,
+            Self::Redis(_, client) => client.get(path).await,
+        }
+    }
+}
+
+/// `count` jobs whose receiver fails every second call, with a `kill -9` on the way: all arrive.
+async fn flaky_receiver(redis: bool, count: usize) {
     let running = devices(20);
     let receiver = Receiver::start().await;
-    let mut server = Server::start(&format!("{ALLOW}\njob: {{result_ttl: 3600}}"));
+    let mut engine = Engine::start(redis, &format!("{ALLOW}\njob: {{result_ttl: 3600}}"));
     let webhook = json!({"url": receiver.url("/second"), "retry_intervals": [0.2], "max_retries": 10});
     let mut ids = HashSet::new();
     let started = Instant::now();
@@ -247,7 +301,7 @@ async fn flaky_receiver(count: usize) {
             .collect();
         let body = json!({"driver": "netmiko", "command": "show clock", "webhook": webhook, "devices": hosts,
             "connection_args": {"device_type": "cisco_ios", "username": "admin", "password": "admin"}});
-        let (status, answer) = server.post("/device/bulk", &body).await;
+        let (status, answer) = engine.post("/device/bulk", &body).await;
         assert_eq!(status, 201, "{answer}");
         for job in answer["succeeded"].as_array().unwrap() {
             assert!(ids.insert(job["id"].as_str().unwrap().to_owned()));
@@ -255,9 +309,8 @@ async fn flaky_receiver(count: usize) {
     }
     assert_eq!(ids.len(), count);
     receiver.until_arrived(600, count / 3).await;
-    server.kill();
     let killed = Instant::now();
-    server.launch();
+    engine.kill_9_and_start_again();
     receiver.until_arrived(900, count).await;
     let calls = receiver.calls();
     let (seconds, after) = (started.elapsed().as_secs_f64(), killed.elapsed().as_secs_f64());
@@ -275,24 +328,34 @@ async fn flaky_receiver(count: usize) {
     let twice = receiver.arrived().values().filter(|times| **times > 1).count();
     let repeated = of_job.values().filter(|ids| ids.len() > 1).count();
     eprintln!(
-        "{count} deliveries to a receiver that fails every second time: {seconds:.1} s from the first submit, \
+        "{count} deliveries to a receiver that fails every second time, {}: {seconds:.1} s from the first submit, \
          {after:.1} s from the kill; {} calls, {twice} deliveries arrived twice, {repeated} jobs ran again",
+        if redis { "Redis" } else { "embedded" },
         calls.len()
     );
     assert!(twice <= 256, "only what was in the courier's hands may come twice: {twice}");
-    let (_, stats) = server.get("/system/stats").await;
+    let stats = engine.get("/system/stats").await;
     assert_eq!(stats["jobs"]["succeeded"].as_u64(), Some(count as u64), "{stats}");
 }
 
+/// What a debug build delivers in about half a minute.
+const SOME: usize = 1500;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything() {
-    flaky_receiver(400).await;
+    flaky_receiver(false, SOME).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the full size of the test above: minutes"]
+async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything_on_redis() {
+    flaky_receiver(true, SOME).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full size of the two tests above: minutes each (scripts/webhooks)"]
 async fn promise_1_a_receiver_that_fails_every_second_time_gets_everything_10000() {
-    flaky_receiver(10_000).await;
+    flaky_receiver(false, 10_000).await;
+    flaky_receiver(true, 10_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -444,4 +507,110 @@ async fn a_server_that_stops_delivers_what_its_last_jobs_ended_with_or_after_its
         .until(40, "the other one", |calls| calls.iter().any(|call| call.json()["id"] == waiting_job["id"]));
     let calls = calls.await;
     assert_eq!(calls.iter().map(receiver::Call::delivery).collect::<HashSet<_>>().len(), 2);
+}
+
+/// The attempts of one job's message, in order.
+fn of_job<'a>(calls: &'a [Value], job: &Value) -> Vec<&'a Value> {
+    calls.iter().filter(|call| call["job"] == job["id"]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_14_a_webhook_that_is_a_program_crashes_hangs_and_fails_and_its_messages_still_arrive() {
+    let (running, mischief) = (devices(1), Mischief::new());
+    let mut server = Server::start(&format!("{}\nworker: {{lease: 2}}", mischief.config()));
+    let device = running.device(0);
+    let webhook = |more: Value| {
+        let mut webhook =
+            json!({"name": "notebook", "url": "note:t0ken-of-the-book", "retry_intervals": [1], "page": 7});
+        webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        webhook
+    };
+    // What the plugin itself finds wrong is told at once, with its field.
+    let (status, said) = server.post("/device/exec", &query(device, webhook(json!({"url": "book"})))).await;
+    assert_eq!(status, 400, "{said}");
+    assert_eq!(said["errors"][0]["loc"], json!(["webhook", "url"]), "{said}");
+    assert!(said.to_string().contains("Input should begin with note:"), "{said}");
+    let (status, said) =
+        server.post("/device/exec", &query(device, json!({"name": "nobody", "url": "x:y"}))).await;
+    assert!(status == 400 && said.to_string().contains("notebook"), "the names there are: {said}");
+
+    let job = server.exec(&query(device, webhook(json!({})))).await;
+    let calls = mischief.until("webhook", 20, "the call", |calls| !calls.is_empty()).await;
+    assert_eq!((&calls[0]["job"], &calls[0]["status"]), (&job["id"], &json!("finished")));
+    assert_eq!((&calls[0]["page"], &calls[0]["attempt"]), (&json!(7), &json!(1)));
+    assert_eq!(calls[0]["payload"]["result"]["retval"], job["result"]["retval"]);
+
+    // It dies in the middle of a call: the same message again, in another process.
+    mischief.tell("webhook", "die");
+    let crashed = server.exec(&query(device, webhook(json!({})))).await;
+    assert_eq!(crashed["status"], "finished", "no job waits for its webhook");
+    mischief.until("webhook", 20, "the crash", |calls| !of_job(calls, &crashed).is_empty()).await;
+    mischief.tell("webhook", "");
+    let calls =
+        mischief.until("webhook", 20, "another attempt", |calls| of_job(calls, &crashed).len() == 2).await;
+    let attempts = of_job(&calls, &crashed);
+    assert_eq!(attempts[0]["delivery"], attempts[1]["delivery"]);
+    assert_eq!(attempts[0]["payload"], attempts[1]["payload"], "the same message");
+    assert_eq!((&attempts[0]["attempt"], &attempts[1]["attempt"]), (&json!(1), &json!(2)));
+    assert_ne!(attempts[0]["pid"], attempts[1]["pid"]);
+
+    // It hangs: neither a job nor another message waits for it.
+    mischief.tell("webhook", "hang");
+    let hung = server.exec(&query(device, webhook(json!({"timeout": 1})))).await;
+    mischief.until("webhook", 20, "the call that hangs", |calls| !of_job(calls, &hung).is_empty()).await;
+    mischief.tell("webhook", "");
+    let began = Instant::now();
+    let other = server.exec(&query(device, webhook(json!({})))).await;
+    assert_eq!((&hung["status"], &other["status"]), (&json!("finished"), &json!("finished")));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for job in [&other, &hung] {
+        let wanted = if job["id"] == hung["id"] { 2 } else { 1 };
+        mischief.until("webhook", 30, "its message", |calls| of_job(calls, job).len() == wanted).await;
+    }
+
+    // It fails until the server is killed; what it was told before, it is told again after.
+    mischief.tell("webhook", "fail");
+    let job = server.exec(&query(device, webhook(json!({"retry_intervals": [2]})))).await;
+    let calls = mischief.until("webhook", 20, "an attempt", |calls| !of_job(calls, &job).is_empty()).await;
+    let first = of_job(&calls, &job)[0].clone();
+    let plugin = first["pid"].as_u64().unwrap();
+    eventually(10, "the failure in the log", || server.log().contains("webhook failed"));
+    server.kill();
+    eventually(10, "the end of the plugin", || !std::path::Path::new(&format!("/proc/{plugin}")).exists());
+    mischief.tell("webhook", "");
+    let before = of_job(&mischief.calls("webhook"), &job).len();
+    server.launch();
+    let calls = mischief
+        .until("webhook", 40, "an attempt after the restart", |calls| of_job(calls, &job).len() > before)
+        .await;
+    let last = (*of_job(&calls, &job).last().unwrap()).clone();
+    assert_eq!((&last["delivery"], &last["payload"]), (&first["delivery"], &first["payload"]));
+    assert!(last["attempt"].as_u64().unwrap() > 1 && last["pid"] != first["pid"], "{last}");
+    assert!(!server.log().contains("t0ken"), "only the scheme is shown: {}", server.log());
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_1_a_message_for_a_webhook_that_is_a_program_survives_kill_9_on_redis() {
+    let (running, mischief) = (devices(1), Mischief::new());
+    let mut cluster = Cluster::start(&[Part::All], &format!("{}\nworker: {{lease: 2}}", mischief.config()));
+    let client = cluster.client();
+    mischief.tell("webhook", "die");
+    let webhook = json!({"name": "notebook", "url": "note:book", "retry_intervals": [1], "max_retries": 10});
+    let job = client.exec(&query(running.device(0), webhook)).await;
+    let calls = mischief.until("webhook", 20, "an attempt", |calls| !calls.is_empty()).await;
+    let process = cluster.process("all-0");
+    let url = process.url.clone();
+    process.kill();
+    mischief.tell("webhook", "");
+    let before = mischief.calls("webhook").len();
+    process.launch();
+    client.moved(&url, &process.url);
+    let after =
+        mischief.until("webhook", 60, "an attempt after the restart", |calls| calls.len() > before).await;
+    let last = after.last().unwrap();
+    assert_eq!((&last["job"], &last["delivery"]), (&job["id"], &calls[0]["delivery"]));
+    assert_eq!(last["payload"], calls[0]["payload"], "the same message");
+    let seen = client.get(&format!("/jobs/{}", job["id"].as_str().unwrap())).await;
+    assert_eq!(seen["result"], job["result"], "the job is as it ended");
 }

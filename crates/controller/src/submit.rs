@@ -8,7 +8,7 @@ use netpulse_model::webhook::Notice;
 use netpulse_model::{
     ConnectionArgs, CredentialRef, ExecutionRequest, FieldError, Job, JobId, QueueName, secret,
 };
-use netpulse_plugin::Driver;
+use netpulse_plugin::{Driver, Webhook};
 use netpulse_queue::{NewJob, Submitted};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -129,6 +129,57 @@ pub(crate) fn new_job(
     })
 }
 
+/// What plugins are asked about a request beside what their schemas say.
+pub(crate) struct Examination {
+    driver: Option<(Arc<dyn Driver>, ExecutionRequest)>,
+    webhook: Option<(Arc<dyn Webhook>, Value)>,
+}
+
+/// What is to be asked about a request, if its driver or its webhook has more to say than a schema
+/// can. A plugin that this process does not have is asked by the worker, or not at all.
+pub(crate) fn examination(app: &App, request: &ExecutionRequest) -> Option<Examination> {
+    let driver = app.drivers.get(&request.driver).filter(|driver| driver.examines());
+    let webhook = request.webhook.as_ref().and_then(|webhook| {
+        let kind = app.webhooks.get(&webhook.name).filter(|kind| kind.examines())?;
+        Some((kind, webhook.given()))
+    });
+    if driver.is_none() && webhook.is_none() {
+        return None;
+    }
+    Some(Examination { driver: driver.map(|driver| (driver, request.clone())), webhook })
+}
+
+impl Examination {
+    /// Asks. Bounded; whoever does not answer is left out.
+    ///
+    /// # Errors
+    /// 400 with what was found, each with its path.
+    pub(crate) async fn hold(self) -> Result<(), ApiError> {
+        let driver = async {
+            match &self.driver {
+                Some((driver, request)) => driver.examine(request).await,
+                None => Vec::new(),
+            }
+        };
+        let webhook = async {
+            match &self.webhook {
+                Some((kind, webhook)) => below_webhook(kind.examine(webhook).await),
+                None => Vec::new(),
+            }
+        };
+        let (mut errors, more) = tokio::join!(driver, webhook);
+        errors.extend(more);
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::validation(errors)) }
+    }
+}
+
+fn below_webhook(mut errors: Vec<FieldError>) -> Vec<FieldError> {
+    for error in &mut errors {
+        error.loc.insert(0, "webhook".into());
+    }
+    errors
+}
+
 /// What the kind that is to be called finds wrong, each with its path.
 fn webhook_errors(app: &App, request: &ExecutionRequest) -> Vec<FieldError> {
     let Some(webhook) = &request.webhook else { return Vec::new() };
@@ -137,12 +188,7 @@ fn webhook_errors(app: &App, request: &ExecutionRequest) -> Vec<FieldError> {
         let sentence = format!("Webhook {} not found: expected one of {known}", webhook.name);
         return vec![FieldError::new(&["webhook", "name"], sentence)];
     };
-    let Ok(value) = serde_json::to_value(webhook) else { return Vec::new() };
-    let mut errors = kind.validate(&value);
-    for error in &mut errors {
-        error.loc.insert(0, "webhook".into());
-    }
-    errors
+    below_webhook(kind.validate(&webhook.given()))
 }
 
 /// What requests that do not say get: the site's choice, else the driver's.

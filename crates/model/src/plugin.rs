@@ -409,6 +409,79 @@ pub enum Event {
     Done(Done),
     /// A provider's item.
     Item(Value),
+    /// A provider could not go on: the end of its stream.
+    Error(Broken),
+}
+
+/// Why a stream of items ends before its result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// The status that an answer would have had; 500 when absent.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// A sentence.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// A command that goes on without the session that launched it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachedTask {
+    /// The name that the host gave it.
+    pub task_id: String,
+    /// What runs.
+    #[serde(default)]
+    pub command: String,
+    /// Whether it still does.
+    pub running: bool,
+    /// The device's own number for it.
+    #[serde(default)]
+    pub pid: Option<u64>,
+    /// How it ended, when it has and that is known.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
+    /// Where its output is on the device.
+    #[serde(default)]
+    pub log_file: Option<String>,
+    /// When it was launched: ISO 8601.
+    #[serde(default)]
+    pub created_at: Option<String>,
+}
+
+/// The body of `/driver/detached/launch`, `/query`, `/kill` and `/list`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detached {
+    /// The capability.
+    #[serde(default)]
+    pub name: String,
+    /// The session.
+    pub session: String,
+    /// For which job.
+    #[serde(default)]
+    pub job_id: Option<String>,
+    /// Which task; absent from `list`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub task_id: String,
+    /// `launch`: what to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// `launch`: the driver's own arguments.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub driver_args: Map<String, Value>,
+    /// `query`: from which byte of the output on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+/// The answer of `/driver/detached/query`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachedOutput {
+    /// The task as it stands.
+    pub task: DetachedTask,
+    /// Its output from the offset on.
+    pub output: String,
+    /// The offset to go on from.
+    pub next_offset: u64,
 }
 
 /// The body of `/driver/connect`.

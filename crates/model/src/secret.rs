@@ -62,19 +62,45 @@ pub fn masked_map(map: &Map<String, Value>) -> Map<String, Value> {
 /// Texts shorter than four characters are left out: masking them would garble ordinary output.
 #[must_use]
 pub fn collect(value: &Value) -> Vec<String> {
-    fn walk(value: &Value, secret: bool, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => map.iter().for_each(|(k, v)| walk(v, secret || is_secret_key(k), found)),
-            Value::Array(items) => items.iter().for_each(|v| walk(v, secret, found)),
-            Value::String(text) if secret && text.len() >= 4 => found.push(text.clone()),
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
     walk(value, false, &mut found);
+    longest_first(found)
+}
+
+/// As [`collect`], for an object.
+#[must_use]
+pub fn collect_map(map: &Map<String, Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    map.iter().for_each(|(key, value)| walk(value, is_secret_key(key), &mut found));
+    longest_first(found)
+}
+
+fn walk(value: &Value, secret: bool, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(k, v)| walk(v, secret || is_secret_key(k), found)),
+        Value::Array(items) => items.iter().for_each(|v| walk(v, secret, found)),
+        Value::String(text) if secret && text.len() >= 4 => found.push(text.clone()),
+        _ => {}
+    }
+}
+
+fn longest_first(mut found: Vec<String>) -> Vec<String> {
     found.sort_by_key(|text| std::cmp::Reverse(text.len()));
     found.dedup();
     found
+}
+
+/// A copy of `value` with each of `secrets` masked in every text, at any depth; keys stay.
+#[must_use]
+pub fn scrub_value(value: &Value, secrets: &[String]) -> Value {
+    match value {
+        Value::String(text) => Value::from(scrub(text, secrets)),
+        Value::Array(items) => items.iter().map(|item| scrub_value(item, secrets)).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), scrub_value(value, secrets))).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 /// `text` with each of `secrets` masked.
@@ -102,5 +128,10 @@ mod tests {
         let secrets = collect(&value);
         assert_eq!(secrets, ["s3cret", "t0p!"]);
         assert_eq!(scrub("login s3cret failed", &secrets), "login ****** failed");
+        let echoed = json!({"rows": [{"user": "ops", "pw": "it is s3cret"}], "n": 7});
+        assert_eq!(
+            scrub_value(&echoed, &secrets),
+            json!({"rows": [{"user": "ops", "pw": "it is ******"}], "n": 7})
+        );
     }
 }

@@ -96,10 +96,11 @@ impl WebHook {
     }
 
     fn read_fields(f: &mut Fields<'_>) -> Self {
+        let name = f.string("name").unwrap_or_else(|| BASIC.to_owned());
         let url = f.required_string("url");
-        if !url.is_empty()
-            && let Err(why) = check_url(&url)
-        {
+        // What an address of another kind looks like, that kind's plugin knows.
+        let checked = if name == BASIC { check_url(&url) } else { check_text(&url) };
+        if let (false, Err(why)) = (url.is_empty(), checked) {
             f.error("url", "url_parsing", why);
         }
         let headers = texts(f, "headers", check_header);
@@ -158,7 +159,7 @@ impl WebHook {
             "secret",
         ];
         Self {
-            name: f.string("name").unwrap_or_else(|| BASIC.to_owned()),
+            name,
             url,
             method: f.one_of("method", METHODS).unwrap_or("POST").to_owned(),
             headers,
@@ -178,12 +179,26 @@ impl WebHook {
         }
     }
 
-    /// Scheme, host and port: what may be shown of the address.
+    /// Scheme, host and port: what may be shown of the address. Of one that has no host, the scheme.
     #[must_use]
     pub fn origin(&self) -> &str {
-        let rest = self.url.find("://").map_or(0, |at| at + 3);
+        let Some(rest) = self.url.find("://").map(|at| at + 3) else {
+            return self.url.find(':').map_or("", |at| &self.url[..=at]);
+        };
         let end = self.url[rest..].find(['/', '?', '#']).map_or(self.url.len(), |at| rest + at);
         &self.url[..end]
+    }
+
+    /// As its kind reads it: what else the request gave stands beside the known fields again.
+    #[must_use]
+    pub fn given(&self) -> Value {
+        let mut given = match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => return Value::Null,
+        };
+        given.shift_remove("extra");
+        given.extend(self.extra.clone());
+        Value::Object(given)
     }
 
     /// Seconds to wait after attempt number `attempt` (from 1), or none when it was the last.
@@ -220,8 +235,17 @@ fn check_url(url: &str) -> Result<(), String> {
     if authority.is_empty() || authority.starts_with(':') {
         return Err("Input should be a URL with a host".into());
     }
+    check_text(url)
+}
+
+/// What holds for the address of any kind.
+fn check_text(url: &str) -> Result<(), String> {
     if url.len() > 8192 || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("Input should be a URL of at most 8192 characters without blanks".into());
+    }
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return Err("Give user and password as `auth`, not in the URL".into());
     }
     Ok(())
 }
@@ -286,6 +310,9 @@ pub fn masked(webhook: &Value) -> Value {
     let shown = |key: &str, value: &Value| match (key, value) {
         ("name" | "method" | "timeout" | "max_retries" | "retry_intervals" | "format", value) => {
             value.clone()
+        }
+        ("url", Value::String(url)) if !url.contains("://") => {
+            Value::from(url.find(':').map_or_else(|| MASK.to_owned(), |at| format!("{}{MASK}", &url[..=at])))
         }
         ("url", Value::String(url)) => {
             let rest = url.find("://").map_or(0, |at| at + 3);
@@ -363,6 +390,25 @@ mod tests {
         assert!(with_user[0].msg.contains("`auth`"), "{with_user:?}");
         assert!(!format!("{with_user:?}").contains("s3cret"));
         assert_eq!(read(json!("http://h")).unwrap_err()[0].path(), "webhook");
+    }
+
+    #[test]
+    fn a_plugins_address_is_its_own_and_promise_12_shows_no_more_of_it() {
+        let read_as = |name: &str, url: &str| read(json!({"name": name, "url": url}));
+        let shown = |url: &str| read_as("pager", url).unwrap().origin().to_owned();
+        assert_eq!(shown("udp://192.0.2.5:514"), "udp://192.0.2.5:514");
+        assert_eq!(shown("pager:s3cret-room"), "pager:");
+        assert_eq!(shown("s3cret-room"), "");
+        for url in ["pager:s3cret-room", "s3cret-room", "udp://h/s3cret"] {
+            let shown = masked(&json!({"name": "pager", "url": url})).to_string();
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+        let more =
+            read(json!({"name": "pager", "url": "pager:x", "page": 7, "to": {"a": [1]}})).unwrap().given();
+        assert_eq!((&more["page"], &more["to"]), (&json!(7), &json!({"a": [1]})), "as the request gave it");
+        assert!(more.get("extra").is_none(), "{more}");
+        assert!(read_as("basic", "udp://192.0.2.5").is_err());
+        assert!(read_as("pager", "udp://u:p@h").is_err() && read_as("pager", "two words").is_err());
     }
 
     #[test]

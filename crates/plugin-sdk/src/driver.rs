@@ -1,10 +1,15 @@
 //! Drivers: sessions to devices, line by line.
 
 use async_trait::async_trait;
+use netpulse_model::plugin::{DetachedOutput, DetachedTask};
 use netpulse_model::{ConnectionArgs, ExecutionResult, Outcome};
 use serde_json::{Map, Value};
 
 use crate::{Call, Failure};
+
+fn no_detached() -> Failure {
+    Failure::bad_request("this driver detaches no commands")
+}
 
 /// What a connection test saw.
 pub type TestInfo = Map<String, Value>;
@@ -57,6 +62,33 @@ pub trait Session: Send + 'static {
     /// candidate, [`Outcome::Partial`] where each line takes effect at once.
     async fn discard(&mut self, _call: &Call) -> Result<Outcome, Failure> {
         Ok(Outcome::Unknown)
+    }
+
+    /// Feature `detached`: launches a command that goes on without this session, under the name
+    /// `task_id`.
+    async fn launch(
+        &mut self,
+        _task_id: &str,
+        _command: &str,
+        _call: &Call,
+    ) -> Result<DetachedTask, Failure> {
+        Err(no_detached())
+    }
+
+    /// How such a command stands, and its output from byte `offset` on; [`Failure::not_found`] when
+    /// there is none.
+    async fn query(&mut self, _task_id: &str, _offset: u64, _call: &Call) -> Result<DetachedOutput, Failure> {
+        Err(no_detached())
+    }
+
+    /// Ends it; false when it had ended.
+    async fn kill(&mut self, _task_id: &str, _call: &Call) -> Result<bool, Failure> {
+        Err(no_detached())
+    }
+
+    /// What was launched on the device and is not cleaned up.
+    async fn list(&mut self, _call: &Call) -> Result<Vec<DetachedTask>, Failure> {
+        Err(no_detached())
     }
 
     /// Gives a sign of life and looks for one.

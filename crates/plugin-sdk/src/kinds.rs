@@ -128,6 +128,12 @@ pub struct WebhookCall {
 pub trait Webhook: Send + Sync + 'static {
     /// One attempt; anything but `Ok` is tried again by the webhook's own rules.
     async fn call(&self, request: WebhookCall, call: &Call) -> Result<(), Failure>;
+
+    /// Feature `validate`: what is wrong with a request's webhook, asked before the request is
+    /// accepted. [`Failure::bad_request`] with a sentence that may begin with `webhook.<field>: `.
+    async fn validate(&self, _request: &Value) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// A reference to a secret.
@@ -184,11 +190,50 @@ pub struct PipelineResult {
     pub formatted: String,
 }
 
-/// Gathers data for checks.
+/// Gathers data for checks. Write one of the two.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     /// Gathers; missing data is a failure, never an empty result.
-    async fn gather(&self, settings: Value, call: &Call) -> Result<PipelineResult, Failure>;
+    async fn gather(&self, _settings: Value, _call: &Call) -> Result<PipelineResult, Failure> {
+        Err(Failure::internal("this provider gathers nothing"))
+    }
+
+    /// Gathers item by item, for much data: the items become the result's `details`.
+    async fn stream(
+        &self,
+        settings: Value,
+        _items: &mut Items,
+        call: &Call,
+    ) -> Result<PipelineResult, Failure> {
+        self.gather(settings, call).await
+    }
+}
+
+/// Where a provider's items go.
+pub struct Items(pub(crate) Way);
+
+pub(crate) enum Way {
+    /// To the host as they come.
+    Out(tokio::sync::mpsc::Sender<bytes::Bytes>),
+    /// Into one answer.
+    Kept(Vec<Value>),
+}
+
+impl Items {
+    /// Gives one item. Waits while the host is slower than we are.
+    ///
+    /// # Errors
+    /// The host does not listen any more: end.
+    pub async fn give(&mut self, item: Value) -> Result<(), Failure> {
+        match &mut self.0 {
+            Way::Kept(items) => items.push(item),
+            Way::Out(to) => {
+                let line = crate::run::line(&netpulse_model::plugin::Event::Item(item));
+                to.send(line).await.map_err(|_| Failure::unavailable("the host left"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Turns results into others: the kinds `input` and `assistant`.

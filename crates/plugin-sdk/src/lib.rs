@@ -39,7 +39,9 @@ mod serve;
 pub use async_trait::async_trait;
 pub use driver::{Driver, Session, TestInfo};
 pub use kinds::*;
-pub use netpulse_model::plugin::{CONTRACT, Capabilities, Capability, StartConfig};
+pub use netpulse_model::plugin::{
+    CONTRACT, Capabilities, Capability, DetachedOutput, DetachedTask, StartConfig,
+};
 pub use netpulse_model::worker::NodeInfo;
 pub use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionResult, Outcome};
 pub use plugin::Plugin;

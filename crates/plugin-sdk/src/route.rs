@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpulse_model::ConnectionArgs;
 use netpulse_model::plugin::{
-    CONTRACT, Capabilities, Connect, Done, Event, Execute, Health, Kind, Leave, SessionRef, Tested,
+    Broken, CONTRACT, Capabilities, Connect, Detached, Done, Event, Execute, Health, Kind, Leave, SessionRef,
+    Tested,
 };
 use netpulse_model::worker::NodeInfo;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::idle::Work;
-use crate::kinds::{ParseCall, PipelineResult, Reference, RenderCall, WebhookCall};
+use crate::kinds::{Items, ParseCall, PipelineResult, Reference, RenderCall, Way, WebhookCall};
 use crate::plugin::{Handler, Plugin};
 use crate::run::{self, Sessions};
 use crate::{Call, Failure};
@@ -75,18 +76,27 @@ impl App {
     /// Whether anything answers that path.
     pub(crate) fn knows(&self, path: &str) -> bool {
         let has = |kind: Kind| self.capabilities.capabilities.iter().any(|c| c.kind == kind.capability());
+        let can = |kind: Kind, feature: &str| {
+            self.capabilities.capabilities.iter().any(|c| c.kind == kind.capability() && c.has(feature))
+        };
         match path {
             "/shutdown" => true,
             "/configure" => self.configure.is_some(),
             path if path.starts_with("/driver/") => {
                 const PATHS: &[&str] =
                     &["validate", "connect", "send", "config", "leave", "disconnect", "alive", "test"];
-                has(Kind::Driver) && path.strip_prefix("/driver/").is_some_and(|rest| PATHS.contains(&rest))
+                const DETACHED: &[&str] = &["launch", "query", "kill", "list"];
+                let rest = path.strip_prefix("/driver/").unwrap_or_default();
+                let detached = rest
+                    .strip_prefix("detached/")
+                    .is_some_and(|rest| DETACHED.contains(&rest) && can(Kind::Driver, "detached"));
+                has(Kind::Driver) && (PATHS.contains(&rest) || detached)
             }
             "/template/render" => has(Kind::TemplateRenderer),
             "/template/parse" => has(Kind::TemplateParser),
             "/scheduler/node_select" | "/scheduler/batch_node_select" => has(Kind::Scheduler),
             "/webhook/call" => has(Kind::Webhook),
+            "/webhook/validate" => can(Kind::Webhook, "validate"),
             "/credential/get" | "/credential/validate" => has(Kind::Credential),
             "/provider/gather" => has(Kind::Provider),
             "/input/process" => has(Kind::Input),
@@ -146,7 +156,74 @@ impl App {
         if let Some(rest) = path.strip_prefix("/driver/") {
             return self.driver(rest, body, call, ndjson).await;
         }
+        if path == "/provider/gather" {
+            return self.gather(&body, call, ndjson).await;
+        }
         self.other(path, body, &call).await.map(Reply::Json)
+    }
+
+    /// Gathers, item by item where the host takes them so. What fails before the first item is an
+    /// answer with its status.
+    async fn gather(&self, body: &Value, call: Call, ndjson: bool) -> Result<Reply, Failure> {
+        let index = self.find(Kind::Provider, body)?;
+        let Some(Handler::Provider(provider)) = self.handlers.get(index) else {
+            return Err(Failure::internal("a capability without a handler"));
+        };
+        let settings = settings(body);
+        if !ndjson {
+            let mut items = Items(Way::Kept(Vec::new()));
+            let mut result = provider.stream(settings, &mut items, &call).await?;
+            if let Way::Kept(items) = items.0
+                && !items.is_empty()
+            {
+                result.details = Value::Array(items);
+            }
+            return Ok(Reply::Json(to_value(&result)));
+        }
+        let (sender, mut first) = mpsc::channel(1);
+        let (lines, receiver) = mpsc::channel(16);
+        let abandoned = CancellationToken::new();
+        let (provider, token) = (Arc::clone(provider), abandoned.clone());
+        let work = tokio::spawn(async move {
+            let mut items = Items(Way::Out(sender));
+            let work = std::panic::AssertUnwindSafe(provider.stream(settings, &mut items, &call));
+            tokio::select! {
+                biased;
+                () = token.cancelled() => Err(Failure::unavailable("the host left")),
+                done = futures_util::FutureExt::catch_unwind(work) => {
+                    done.unwrap_or_else(|_| Err(Failure::internal("the provider crashed")))
+                }
+            }
+        });
+        let ended = async move |work: tokio::task::JoinHandle<_>| {
+            work.await.unwrap_or_else(|_| Err(Failure::internal("the provider crashed")))
+        };
+        let guard = abandoned.clone().drop_guard();
+        let Some(line) = first.recv().await else {
+            let result: PipelineResult = ended(work).await?;
+            return Ok(Reply::Json(to_value(&result)));
+        };
+        tokio::spawn(async move {
+            // The host may leave at any line.
+            let mut next = Some(line);
+            while let Some(line) = next {
+                if lines.send(line).await.is_err() {
+                    return;
+                }
+                next = first.recv().await;
+            }
+            let last = match ended(work).await {
+                Ok(result) => json!({"done": PipelineResult { details: Value::Null, ..result }}),
+                Err(failure) => {
+                    let broken = Broken { status: Some(failure.status), message: failure.message };
+                    json!({"error": broken})
+                }
+            };
+            let mut text = last.to_string();
+            text.push('\n');
+            let _ = lines.send(Bytes::from(text)).await;
+        });
+        Ok(Reply::Stream(receiver, guard.disarm()))
     }
 
     async fn driver(
@@ -177,6 +254,10 @@ impl App {
             "disconnect" => {
                 sessions.disconnect(&read::<SessionRef>(body)?).await;
                 json!({})
+            }
+            "detached/launch" | "detached/query" | "detached/kill" | "detached/list" => {
+                let what = path.strip_prefix("detached/").unwrap_or_default();
+                sessions.detached(what, read::<Detached>(body)?, call).await?
             }
             "alive" => json!({"alive": sessions.alive(&read::<SessionRef>(body)?).await?}),
             "test" => {
@@ -264,6 +345,11 @@ impl App {
                 webhook.call(request, call).await?;
                 json!({})
             }
+            "/webhook/validate" => {
+                let Handler::Webhook(webhook) = handler(Kind::Webhook)? else { return Err(nobody()) };
+                webhook.validate(body.get("request").unwrap_or(&Value::Null)).await?;
+                json!({})
+            }
             "/credential/get" => {
                 #[derive(Deserialize)]
                 struct Get {
@@ -285,10 +371,6 @@ impl App {
                     Ok(detail) => json!({"success": true, "detail": detail}),
                     Err(failure) => json!({"success": false, "detail": {"error": failure.message}}),
                 }
-            }
-            "/provider/gather" => {
-                let Handler::Provider(provider) = handler(Kind::Provider)? else { return Err(nobody()) };
-                to_value(&provider.gather(settings(&body), call).await?)
             }
             "/input/process" => {
                 let Handler::Input(input) = handler(Kind::Input)? else { return Err(nobody()) };

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpulse_model::plugin::{
-    Connect, Connected, Done, Event, Execute, Leave, SessionRef, WireError, WireResult,
+    Connect, Connected, Detached, Done, Event, Execute, Leave, SessionRef, WireError, WireResult,
 };
 use netpulse_model::{ConnectionArgs, ErrorCode, ExecutionResult, Outcome};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +115,41 @@ impl Sessions {
         tokio::select! {
             alive = session.alive() => alive,
             () = slot.gone.cancelled() => Err(gone(&request.session)),
+        }
+    }
+
+    /// `launch`, `query`, `kill` and `list` of what goes on without its session.
+    pub(crate) async fn detached(
+        &self,
+        what: &str,
+        request: Detached,
+        mut call: Call,
+    ) -> Result<serde_json::Value, Failure> {
+        let slot = self.slot(&request.session)?;
+        let mut held = slot.session.lock().await;
+        let session = held.as_mut().ok_or_else(|| gone(&request.session))?;
+        call.job = request.job_id;
+        call.driver_args = request.driver_args;
+        let task = request.task_id.as_str();
+        if task.is_empty() && what != "list" {
+            return Err(Failure::bad_request("`task_id` is required"));
+        }
+        let work = async {
+            Ok(match what {
+                "launch" => {
+                    let command = request.command.filter(|command| !command.is_empty());
+                    let command = command.ok_or_else(|| Failure::bad_request("`command` is required"))?;
+                    json!({"task": session.launch(task, &command, &call).await?})
+                }
+                "query" => json!(session.query(task, request.offset.unwrap_or(0), &call).await?),
+                "kill" => json!({"killed": session.kill(task, &call).await?}),
+                _ => json!({"tasks": session.list(&call).await?}),
+            })
+        };
+        tokio::select! {
+            biased;
+            () = slot.gone.cancelled() => Err(gone(&request.session)),
+            answer = work => answer,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use netpulse_model::plugin::Kind;
+pub use netpulse_model::plugin::{DetachedOutput, DetachedTask};
 use netpulse_model::request::Strategy;
 use netpulse_model::{
     ConnectionArgs, DeviceKey, ErrorCode, ErrorInfo, ExecutionRequest, ExecutionResult, FieldError, Outcome,
@@ -34,6 +35,17 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Everything wrong with connection arguments alone.
     fn validate_connection(&self, args: &ConnectionArgs) -> Vec<FieldError>;
+
+    /// Whether there is more to say about a request than [`Driver::validate`] knows.
+    fn examines(&self) -> bool {
+        false
+    }
+
+    /// What else is wrong with a request, when finding out takes asking somebody: bounded to a few
+    /// seconds, and nothing when that somebody does not answer. Whoever runs the job finds it then.
+    async fn examine(&self, _request: &ExecutionRequest) -> Vec<FieldError> {
+        Vec::new()
+    }
 
     /// Opens a session. Bounded by the arguments' own timeouts.
     ///
@@ -142,8 +154,46 @@ pub trait DriverSession: Send {
         Opening::default()
     }
 
+    /// Commands that go on without this session, for a driver that has them.
+    fn detached(&mut self) -> Option<&mut dyn DetachedTasks> {
+        None
+    }
+
     /// Leaves politely, within a second or two, and closes.
     async fn close(&mut self);
+}
+
+/// Launches commands that go on without their session, and looks after them.
+#[async_trait]
+pub trait DetachedTasks: Send {
+    /// Launches `command` under the name `task_id`.
+    ///
+    /// # Errors
+    /// It was not launched; `session_lost` when that is not known.
+    async fn launch(
+        &mut self,
+        task_id: &str,
+        command: &str,
+        driver_args: &Map<String, Value>,
+    ) -> Result<DetachedTask, ErrorInfo>;
+
+    /// How it stands, and its output from byte `offset` on.
+    ///
+    /// # Errors
+    /// There is no such task, or the device does not say.
+    async fn query(&mut self, task_id: &str, offset: u64) -> Result<DetachedOutput, ErrorInfo>;
+
+    /// Ends it; false when it had ended.
+    ///
+    /// # Errors
+    /// As [`DetachedTasks::query`].
+    async fn kill(&mut self, task_id: &str) -> Result<bool, ErrorInfo>;
+
+    /// What was launched on the device and is not cleaned up.
+    ///
+    /// # Errors
+    /// The device does not say.
+    async fn list(&mut self) -> Result<Vec<DetachedTask>, ErrorInfo>;
 }
 
 /// The drivers by name: those built in, and behind them those that are programs of their own.

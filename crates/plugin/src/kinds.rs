@@ -91,6 +91,17 @@ pub trait Webhook: Send + Sync + 'static {
     /// Everything wrong with a request's webhook that can be seen without calling it: sentences.
     fn validate(&self, webhook: &Value) -> Vec<netpulse_model::FieldError>;
 
+    /// Whether there is more to say about it than [`Webhook::validate`] knows.
+    fn examines(&self) -> bool {
+        false
+    }
+
+    /// What else is wrong with it, when finding out takes asking somebody: bounded to a few seconds,
+    /// and nothing when that somebody does not answer.
+    async fn examine(&self, _webhook: &Value) -> Vec<netpulse_model::FieldError> {
+        Vec::new()
+    }
+
     /// One attempt.
     ///
     /// # Errors
@@ -199,6 +210,7 @@ pub struct PipelineResult {
     /// One sentence.
     pub result_description: String,
     /// The data: an object or a list.
+    #[serde(default)]
     pub details: Value,
     /// The same for people.
     #[serde(default)]
@@ -215,6 +227,22 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// The data is missing: never the same as nothing found.
     async fn gather(&self, settings: &Value) -> Result<PipelineResult, PluginError>;
+
+    /// Gathers, and gives each item as soon as it is there; the result's `details` are then empty.
+    ///
+    /// # Errors
+    /// As [`Provider::gather`]; what was given until then is not all there is.
+    async fn gather_each(
+        &self,
+        settings: &Value,
+        each: &mut (dyn FnMut(Value) + Send),
+    ) -> Result<PipelineResult, PluginError> {
+        let mut result = self.gather(settings).await?;
+        if let Value::Array(items) = &mut result.details {
+            std::mem::take(items).into_iter().for_each(each);
+        }
+        Ok(result)
+    }
 }
 
 /// Turns results into other results: the kinds `input` and `assistant`.

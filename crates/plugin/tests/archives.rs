@@ -65,6 +65,66 @@ async fn every_kind_of_archive_and_descriptor_installs() {
     }
 }
 
+/// What tools of several years write beside what we need: nulls, labels, contexts, signatures, fields
+/// that nobody knows yet, older media types, and an index without any.
+#[tokio::test]
+async fn what_older_and_newer_tools_write_besides_is_no_hindrance() {
+    let program = script("0.2.0");
+    let mut whole = descriptor(vec![resource(&program, OCTETS)]);
+    let component = &mut whole["component"];
+    component["creationTime"] = "2026-02-03T04:05:06Z".into();
+    component["labels"] = json!([{"name": "a", "value": {"b": [1]}, "signing": true, "version": "v1"}]);
+    component["repositoryContexts"] = json!([{"type": "OCIRegistry", "baseUrl": "ghcr.io", "subPath": "acme", "componentNameMapping": "urlPath"}]);
+    component["sources"] = Value::Null;
+    component["componentReferences"] = Value::Null;
+    component["somethingNew"] = json!({"x": 1});
+    component["resources"][0]["labels"] = Value::Null;
+    component["resources"][0]["srcRefs"] = json!([{"identitySelector": {"name": "s"}, "labels": null}]);
+    component["resources"][0]["access"]["globalAccess"] = Value::Null;
+    component["resources"][0]["access"]["referenceName"] = "acme/driver:0.2.0".into();
+    // Another kind of resource beside it, as components have.
+    let image = json!({"name": "docs", "version": "1", "type": "ociImage", "relation": "external",
+        "access": {"type": "ociArtifact", "imageReference": "ghcr.io/acme/docs:1"}, "digest": null});
+    component["resources"].as_array_mut().unwrap().insert(0, image);
+    whole["signatures"] = Value::Null;
+    whole["nestedDigests"] = json!([]);
+    let legacy = "application/vnd.gardener.cloud.cnudie.component";
+    let text = whole.to_string();
+    for (config_type, descriptor_type) in [
+        (format!("{legacy}.config.v1+json"), format!("{legacy}-descriptor.v2+json")),
+        (format!("{legacy}.config.v1+json"), format!("{legacy}-descriptor.v2+yaml")),
+        ("application/vnd.oci.image.config.v1+json".to_owned(), format!("{DESCRIPTOR}+json")),
+    ] {
+        for (indexed_type, artifact_type) in [(true, true), (false, false)] {
+            let mut content = Content::default();
+            let layer = content.blob(&descriptor_type, text.as_bytes());
+            let config = json!({"componentDescriptorLayer": layer}).to_string();
+            let config = content.blob(&config_type, config.as_bytes());
+            let program = content.blob(OCTETS, &program);
+            let mut manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer, program]});
+            if artifact_type {
+                manifest["artifactType"] = DESCRIPTOR.into();
+                manifest["mediaType"] = MANIFEST.into();
+            }
+            let manifest = content.blob(MANIFEST, manifest.to_string().as_bytes());
+            content.tag(&manifest);
+            let folder = tempfile::tempdir().unwrap();
+            let archive = content.ctf(&folder.path().join("a.ctf"));
+            if !indexed_type {
+                // The index as the first version of the format has it.
+                let file = archive.join("artifact-index.json");
+                let mut index: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+                index["artifacts"][0].as_object_mut().unwrap().remove("mediaType");
+                std::fs::write(&file, index.to_string()).unwrap();
+            }
+            let reference = format!("{}//{COMPONENT}:0.2.0", archive.display());
+            let installed = run(&order(&reference, folder.path())).await;
+            let installed = installed.unwrap_or_else(|e| panic!("{config_type} {descriptor_type}: {e}"));
+            assert_eq!(installed.plugin, "acme", "{config_type} {descriptor_type}");
+        }
+    }
+}
+
 fn serde_yaml_of(value: &Value) -> String {
     // JSON is YAML; a block form on top, as tools write it.
     format!("---\nmeta:\n  schemaVersion: v2\ncomponent: {}\n", value["component"])

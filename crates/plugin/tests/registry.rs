@@ -138,7 +138,14 @@ async fn a_plugin_may_be_an_artifact_elsewhere_in_the_registry() {
     by_global["access"]["globalAccess"] = blob;
     let mut wrong = by_artifact.clone();
     wrong["digest"]["value"] = Digest::of(b"x").hex().into();
-    for (number, resource) in [by_artifact, by_global].into_iter().enumerate() {
+    // The names that the access has had.
+    let named = ["ociArtifact/v1", "ociRegistry", "ociRegistry/v1", "OCIImage", "OCIImage/v1"].map(|kind| {
+        let mut resource = by_artifact.clone();
+        resource["access"]["type"] = kind.into();
+        resource
+    });
+    let all = [by_artifact, by_global].into_iter().chain(named);
+    for (number, resource) in all.enumerate() {
         let base = registry.base(&format!("base{number}"));
         let stored =
             pushed(&Content::with(&descriptor(vec![resource]), &[]), base, Asking::default()).await.unwrap();

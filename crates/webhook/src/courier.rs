@@ -306,7 +306,7 @@ impl Run {
                     continue;
                 }
             };
-            let webhook = serde_json::to_value(&notice.webhook).unwrap_or(Value::Null);
+            let webhook = notice.webhook.given();
             let receiver = notice.webhook.origin().to_owned();
             let message = Message { delivery, notice, webhook, until: asked + HOLD };
             let most = self.shared.options.per_receiver;

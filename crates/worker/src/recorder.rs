@@ -1,7 +1,7 @@
 //! What is known of a run while it goes on, so that nothing is lost when it is cut short.
 
 use netpulse_model::event::What;
-use netpulse_model::secret::scrub;
+use netpulse_model::secret::{scrub, scrub_value};
 use netpulse_model::{ExecutionResult, JobId, Outcome};
 use netpulse_plugin::Watch;
 use netpulse_queue::{ClaimToken, Queue, Verdict};
@@ -114,16 +114,48 @@ impl Watch for Recorder<'_> {
 /// Bytes of an answer that an event carries.
 const EVENT_STDOUT: usize = 64 * 1024;
 
+/// What an event shows of an output: its head, with no secret that the device may have echoed. In the
+/// result it stands as the device gave it.
 fn head(stdout: &serde_json::Value, secrets: &[String]) -> serde_json::Value {
     match stdout {
+        // Masked before it is cut: half a secret at the cut would not be found.
         serde_json::Value::String(text) if text.len() > EVENT_STDOUT => {
-            let mut end = EVENT_STDOUT;
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            serde_json::Value::from(scrub(&text[..end], secrets))
+            let longest = secrets.iter().map(String::len).max().unwrap_or(0);
+            let more = boundary(text, (EVENT_STDOUT + longest).min(text.len()));
+            let clean = scrub(&text[..more], secrets);
+            let end = boundary(&clean, EVENT_STDOUT.min(clean.len()));
+            serde_json::Value::from(&clean[..end])
         }
-        serde_json::Value::String(text) => serde_json::Value::from(scrub(text, secrets)),
-        other => other.clone(),
+        other => scrub_value(other, secrets),
+    }
+}
+
+/// The last place at or before `at` where a character begins.
+fn boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn promise_12_an_event_shows_no_secret_whatever_the_output_is() {
+        let secrets = ["pl4nted-Password".to_owned()];
+        let echoed = json!({"users": [{"name": "ops", "line": "ops pl4nted-Password 15"}]});
+        let shown = head(&echoed, &secrets).to_string();
+        assert!(!shown.contains("pl4nted") && shown.contains("ops ****** 15"), "{shown}");
+        // A secret across the cut.
+        for before in EVENT_STDOUT - 20..EVENT_STDOUT + 4 {
+            let text = format!("{}pl4nted-Password{}", "\u{e4}".repeat(before / 2), "x".repeat(100));
+            let shown = head(&json!(text), &secrets);
+            let shown = shown.as_str().unwrap();
+            assert!(shown.len() <= EVENT_STDOUT && !shown.contains("pl4n"), "{}", &shown[shown.len() - 40..]);
+        }
     }
 }

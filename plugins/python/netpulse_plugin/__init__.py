@@ -42,7 +42,7 @@ from ._kinds import (
     Webhook,
 )
 from ._plugin import CONTRACT, Plugin, run
-from ._sessions import DeviceError, Rejected, Result, Session, Work
+from ._sessions import DeviceError, Rejected, Result, Session, Task, Work
 
 __version__ = "0.1.0"
 
@@ -50,5 +50,5 @@ __all__ = [
     "CONTRACT", "Assistant", "BadRequest", "Call", "Check", "CredentialProvider", "Delivery", "Denied",
     "DeviceError", "Driver", "Gone", "Input", "Node", "NotFound", "Origin", "Output", "Parser",
     "PipelineResult", "Plugin", "PluginError", "Provider", "Reference", "Rejected", "Renderer", "Result",
-    "Scheduler", "Session", "Unavailable", "Webhook", "Work", "current_call", "run",
+    "Scheduler", "Session", "Task", "Unavailable", "Webhook", "Work", "current_call", "run",
 ]  # fmt: skip

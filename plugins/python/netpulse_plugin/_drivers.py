@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from ._calls import current_call
 from ._changes import Change
@@ -33,7 +33,8 @@ class Driver(Capability):
     """Reaches devices of some kind."""
 
     kind = "driver"
-    #: ``config``, ``save``, ``keepalive``, ``dry_run``, ``file_transfer``: what sessions can do.
+    #: ``config``, ``save``, ``keepalive``, ``dry_run``, ``file_transfer``, ``detached``: what sessions
+    #: can do.
     features: Sequence[str] = ("config",)
     #: ``pinned`` keeps a session per device, ``fifo`` opens one per job.
     default_queue_strategy = "pinned"
@@ -81,7 +82,39 @@ class Driver(Capability):
             "/driver/alive": self._alive,
             "/driver/test": self._test,
             "/driver/validate": self._validate,
+            **(self._detached_endpoints() if "detached" in self.features else {}),
         }
+
+    def _detached_endpoints(self) -> Dict[str, Callable[[Object], Answer]]:
+        def launch(body: Object) -> Object:
+            task, command = take(body, "task_id", str), take(body, "command", str)
+            work = Work(driver_args=take(body, "driver_args", dict, {}), job_id=body.get("job_id"))
+            return {"task": self._alone(body, lambda session: session.launch(task, command, work)).json()}
+
+        def query(body: Object) -> Object:
+            task, offset = take(body, "task_id", str), take(body, "offset", int, 0)
+            found, output, following = self._alone(body, lambda session: session.query(task, offset))
+            return {"task": found.json(), "output": output, "next_offset": following}
+
+        def kill(body: Object) -> Object:
+            task = take(body, "task_id", str)
+            return {"killed": bool(self._alone(body, lambda session: session.kill(task)))}
+
+        def tasks(body: Object) -> Object:
+            return {"tasks": [task.json() for task in self._alone(body, lambda session: session.tasks())]}
+
+        found = {"launch": launch, "query": query, "kill": kill, "list": tasks}
+        return {f"/driver/detached/{name}": handler for name, handler in found.items()}
+
+    def _alone(self, body: Object, work: Callable[[Session], Any]) -> Any:
+        """Does something with a session that nobody else is at."""
+        opened = self._find(body)
+        if not opened.lock.acquire(blocking=False):
+            raise BadRequest("this session is at work for another call")
+        try:
+            return work(opened.session)
+        finally:
+            opened.lock.release()
 
     def close(self) -> None:
         """Closes every session, all at once: each may take a moment."""

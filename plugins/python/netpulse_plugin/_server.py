@@ -440,9 +440,15 @@ class _Answering:
             for _ in rest:
                 pass
             raise
-        except Exception:
+        except Exception as error:
             log.exception("%s broke off in the middle of its answer", self._call.path)
-            return False
+            if first is None or "item" not in first:
+                return False
+            # Items have a last line for this; a driver's run has its own.
+            status = error.status if isinstance(error, PluginError) else 500
+            said = " ".join(MASKER.clean(str(error)).split()) or type(error).__name__
+            self._connection.stream_line(encode({"error": {"status": status, "message": said[:16384]}}))
+            done = True
         if done:
             self._connection.end_stream()
         return done

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Union
+from typing import Callable, List, Optional, Tuple, Union
 
 from ._calls import Call
 from ._errors import PluginError
@@ -73,6 +73,26 @@ class Work:
     job_id: Optional[str] = None
 
 
+@dataclass
+class Task:
+    """A command that goes on without the session that launched it."""
+
+    task_id: str
+    command: str = ""
+    running: bool = True
+    #: The device's own number for it.
+    pid: Optional[int] = None
+    #: How it ended, when it has and that is known.
+    exit_status: Optional[int] = None
+    #: Where its output is on the device.
+    log_file: Optional[str] = None
+    #: When it was launched: ISO 8601.
+    created_at: Optional[str] = None
+
+    def json(self) -> Object:
+        return dict(vars(self))
+
+
 class Session:
     """A live session to one device. Never used by two calls at a time, but for :meth:`interrupt`
     and a ``close`` with ``force``."""
@@ -120,6 +140,23 @@ class Session:
 
     def save(self, work: Work) -> str:
         """Saves the running configuration (feature ``save``); what the device said."""
+        raise NotImplementedError
+
+    def launch(self, task_id: str, command: str, work: Work) -> Task:
+        """Launches a command that goes on without this session (feature ``detached``)."""
+        raise NotImplementedError
+
+    def query(self, task_id: str, offset: int) -> Tuple[Task, str, int]:
+        """How it stands, its output from byte ``offset`` on, and the offset to go on from. Raises
+        :class:`NotFound` when there is none."""
+        raise NotImplementedError
+
+    def kill(self, task_id: str) -> bool:
+        """Ends it; false when it had ended."""
+        raise NotImplementedError
+
+    def tasks(self) -> List[Task]:
+        """What was launched on the device and is not cleaned up."""
         raise NotImplementedError
 
     def interrupt(self) -> None:

@@ -94,6 +94,8 @@ class Numbers(np.Provider):
     def gather(self, settings):
         for number in range(settings["count"]):
             yield number
+        if settings.get("lost"):
+            raise np.Unavailable("the other numbers are lost")
         return np.PipelineResult("core", "numbers", "some numbers")
 
 
@@ -135,6 +137,10 @@ class Keep(np.Output):
             file.writelines(result.result_name for result in results)
 
 
+#: What was launched, whoever launched it.
+TASKS = {}
+
+
 class ToySession(np.Session):
     """A device in memory; its lines go into `running`."""
 
@@ -158,6 +164,22 @@ class ToySession(np.Session):
         if command == "running":
             return "\n".join(self.running)
         return f"{command}: done"
+
+    def launch(self, task_id, command, work):
+        TASKS[task_id] = np.Task(task_id, command, pid=4711)
+        return TASKS[task_id]
+
+    def query(self, task_id, offset):
+        if task_id not in TASKS:
+            raise np.NotFound(f"there is no task {task_id!r}")
+        log = "12 packets"
+        return TASKS[task_id], log[offset:], len(log)
+
+    def kill(self, task_id):
+        return TASKS.pop(task_id, None) is not None
+
+    def tasks(self):
+        return list(TASKS.values())
 
     def enter_config(self, work):
         if self.args.get("locked"):
@@ -200,7 +222,8 @@ class ToySession(np.Session):
 
 class Toy(np.Driver):
     name = "toy"
-    features = ("config", "save", "keepalive", "dry_run")
+    features = ("config", "save", "keepalive", "dry_run", "detached")
+    examples = {"/driver/detached/launch": {"command": "tcpdump"}}
 
     def connect(self, args, keepalive):
         if args.get("password") == "wrong":

@@ -71,6 +71,11 @@ class Kinds(unittest.TestCase):
         self.assertEqual(lines[2]["done"]["relates_to"], "core")
         connection.close()
         self.assertEqual(self.ask("/provider/gather", {"name": "numbers", "settings": {}})[0], 500)
+        connection, lines = self.plugin.lines("/provider/gather", name="numbers", settings={"count": 1, "lost": 1})
+        self.assertEqual(
+            list(lines), [{"item": 0}, {"error": {"status": 503, "message": "the other numbers are lost"}}]
+        )
+        connection.close()
 
     def test_pipeline_steps(self):
         results = [{"relates_to": "core", "result_name": name, "details": []} for name in "ba"]
@@ -101,6 +106,21 @@ class Drivers(unittest.TestCase):
 
     def running(self, session):
         return self.good("/driver/send", session=session, commands=["running"])["results"][0]["stdout"]
+
+    def test_commands_that_go_on_without_their_session(self):
+        at = "/driver/detached/"
+        session = self.session()
+        launched = self.good(at + "launch", session=session, task_id="t1", command="tcpdump", driver_args={})["task"]
+        self.assertEqual((launched["task_id"], launched["running"], launched["pid"]), ("t1", True, 4711))
+        self.good("/driver/disconnect", session=session)
+        session = self.session()
+        told = self.good(at + "query", session=session, task_id="t1", offset=3)
+        self.assertEqual((told["output"], told["next_offset"]), ("packets", 10))
+        self.assertEqual([task["command"] for task in self.good(at + "list", session=session)["tasks"]], ["tcpdump"])
+        self.assertEqual(self.plugin.ask(at + "query", {"session": session, "task_id": "t9"})[0], 404)
+        self.assertEqual(self.plugin.ask(at + "launch", {"session": session, "task_id": "t9"})[0], 400)
+        self.assertEqual(self.good(at + "kill", session=session, task_id="t1"), {"killed": True})
+        self.assertEqual(self.good(at + "kill", session=session, task_id="t1"), {"killed": False})
 
     def test_commands_whole(self):
         session = self.session()

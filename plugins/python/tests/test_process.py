@@ -34,7 +34,7 @@ class Starting(unittest.TestCase):
         self.assertEqual(len(kinds), 11)
         toy = next(entry for entry in said["capabilities"] if entry["name"] == "toy")
         self.assertEqual(
-            toy["features"], ["config", "save", "keepalive", "dry_run", "stream", "test", "validate"]
+            toy["features"], ["config", "save", "keepalive", "dry_run", "detached", "stream", "test", "validate"]
         )
 
     def test_all_three_forms_start_it_at_the_given_place(self):

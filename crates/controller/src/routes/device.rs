@@ -1,11 +1,13 @@
 //! `/device/...`: asking one device, many devices, or whether a device lets us in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use futures_util::{StreamExt as _, stream};
 use netpulse_model::api::{
     BulkBody, BulkResponse, ErrorBody, ExecBody, JobInResponse, TestBody, TestResponse,
 };
@@ -55,7 +57,7 @@ const LARGE: usize = 128 * 1024;
     )),
     responses(
         (status = 201, description = "Accepted and durable", body = JobInResponse),
-        (status = 400, description = "No host, an unknown driver, or what the driver finds wrong", body = ErrorBody),
+        (status = 400, description = "No host, an unknown driver, or what the driver (a plugin's own check included) finds wrong", body = ErrorBody),
         (status = 409, description = "The Idempotency-Key was used for another request", body = ErrorBody),
         (status = 413, description = "The body is larger than `server.max_body`", body = ErrorBody),
         (status = 422, description = "The body is no JSON, or has wrong types", body = ErrorBody),
@@ -80,8 +82,12 @@ pub(crate) async fn exec(
         // A kind that is not built in: it may be a plugin that nobody asked for so far.
         app.webhooks.find(&webhook.name).await;
     }
+    let examination = submit::examination(&app, &request);
     let new = submit::new_job(&app, request, key)?;
     drop((body, read));
+    if let Some(examination) = examination {
+        examination.hold().await?;
+    }
     let mut answers = app.store(app.queue.submit(vec![new])).await?;
     app.metrics.accepted(&answers);
     let answer = answers.pop().ok_or_else(|| ApiError::internal("the queue gave no answer"))?;
@@ -148,8 +154,10 @@ pub(crate) async fn bulk(
         plugins.discovered().await;
         prepared = prepare().await;
     }
-    let Bulk { items, jobs, wait } = prepared?;
+    let mut prepared = prepared?;
     drop(read);
+    examine(&mut prepared).await;
+    let Bulk { items, jobs, wait, .. } = prepared;
 
     let answers = if jobs.is_empty() { Vec::new() } else { app.store(app.queue.submit(jobs)).await? };
     app.metrics.accepted(&answers);
@@ -201,7 +209,47 @@ enum Item {
 struct Bulk {
     items: Vec<Item>,
     jobs: Vec<netpulse_queue::NewJob>,
+    /// What plugins are to be asked, by the place of the item.
+    examinations: Vec<(usize, submit::Examination)>,
     wait: Wait,
+}
+
+/// Questions to plugins at a time.
+const ASKED_AT_ONCE: usize = 16;
+/// For all questions of a bulk request; what is left is the worker's to find.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Asks plugins about each device's request; a refused one is listed in `failed`.
+async fn examine(bulk: &mut Bulk) {
+    let examinations = std::mem::take(&mut bulk.examinations);
+    if examinations.is_empty() {
+        return;
+    }
+    let mut refused = BTreeMap::new();
+    let asked = stream::iter(examinations)
+        .map(|(index, examination)| async move { (index, examination.hold().await) })
+        .buffer_unordered(ASKED_AT_ONCE)
+        .for_each(|(index, found)| {
+            if let Err(error) = found {
+                refused.insert(index, error.sentence());
+            }
+            std::future::ready(())
+        });
+    if tokio::time::timeout(EXAMINED_WITHIN, asked).await.is_err() {
+        tracing::info!("not every device's request could be shown to its plugin in time; the worker does it");
+    }
+    if refused.is_empty() {
+        return;
+    }
+    let mut jobs = std::mem::take(&mut bulk.jobs).into_iter();
+    for (index, item) in bulk.items.iter_mut().enumerate() {
+        let Item::Submitted(host) = item else { continue };
+        let Some(job) = jobs.next() else { break };
+        match refused.remove(&index) {
+            Some(reason) => *item = Item::Failed(BulkFailure { host: std::mem::take(host), reason }),
+            None => bulk.jobs.push(job),
+        }
+    }
 }
 
 fn prepare_bulk(
@@ -231,14 +279,17 @@ fn prepare_bulk(
     }
     let mut items = Vec::with_capacity(bulk.devices.len());
     let mut jobs = Vec::with_capacity(bulk.devices.len());
+    let mut examinations = Vec::new();
     for (index, device) in bulk.devices.into_iter().enumerate() {
         items.push(match device {
             Err(failure) => Item::Failed(failure),
             Ok(request) => {
                 let host = request.connection_args.host().unwrap_or_default().to_owned();
+                let examination = submit::examination(app, &request);
                 match submit::new_job(app, request, key.as_ref().map(|key| format!("{key}#{index}"))) {
                     Ok(job) => {
                         jobs.push(job);
+                        examinations.extend(examination.map(|examination| (index, examination)));
                         Item::Submitted(host)
                     }
                     Err(error) => Item::Failed(BulkFailure { host, reason: error.sentence() }),
@@ -246,7 +297,7 @@ fn prepare_bulk(
             }
         });
     }
-    Ok(Bulk { items, jobs, wait })
+    Ok(Bulk { items, jobs, examinations, wait })
 }
 
 /// A device without a host is upstream's 400; everything else is the validation library's 422.

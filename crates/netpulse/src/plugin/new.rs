@@ -116,6 +116,7 @@ fn rust(args: &NewArgs, folder: &Path, kit: Option<&Path>) -> Result<Vec<String>
     }
     next.push(format!("cd {} && cargo build --release", folder.display()));
     next.push(format!("netpulse plugin doctor target/release/{name}"));
+    next.push(format!("netpulse plugin install target/release/{name}"));
     Ok(next)
 }
 
@@ -142,5 +143,12 @@ fn python(args: &NewArgs, folder: &Path, kit: Option<&Path>) -> Result<Vec<Strin
         )),
     }
     next.push(format!("netpulse plugin doctor {}", file.display()));
+    // Installed, it is one file: the kit that lies beside it here goes into it.
+    let one = folder.join("dist").join(name);
+    let build = kit.and_then(Path::parent).map(|plugins| plugins.join("build-python"));
+    let build = build.filter(|build| build.is_file());
+    let build = build.map_or_else(|| "plugins/build-python".to_owned(), |build| build.display().to_string());
+    next.push(format!("{build} {} {}", file.display(), one.display()));
+    next.push(format!("netpulse plugin install {}", one.display()));
     Ok(next)
 }

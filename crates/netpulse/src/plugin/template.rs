@@ -349,6 +349,8 @@ class __TYPE__(Scheduler):
     examples = {
         "/scheduler/node_select": {
             "nodes": [{"hostname": "n1", "count": 0, "capacity": 8, "queue": "NodeQ_n1"}], "host": "192.0.2.1"},
+        "/scheduler/batch_node_select": {
+            "nodes": [{"hostname": "n1", "count": 0, "capacity": 8, "queue": "NodeQ_n1"}], "hosts": ["192.0.2.1"]},
     }
 
     def select(self, nodes, host):
@@ -361,8 +363,10 @@ class __TYPE__(Scheduler):
             r#"
 class __TYPE__(Webhook):
     name = "__NAME__"
+    examples = {"/webhook/call": {"request": {"url": "https://example.org"}, "job": {}, "payload": {}}}
 
     def call(self, delivery):
+        # Tell somebody here; raise anything when it did not arrive, and it is tried again.
         print("attempt", delivery.attempt)
 "#,
         ),

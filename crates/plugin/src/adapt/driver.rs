@@ -16,8 +16,10 @@ use serde_json::{Map, Value, json};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Plugin;
+use super::examine::Examiner;
 use super::scope::Scope;
-use crate::driver::{Driver, DriverSession, Report, Run};
+use crate::driver::{DetachedTasks, Driver, DriverSession, Report, Run};
+use crate::host::blame::Errand;
 use crate::host::program::{Program, Unanswered};
 use crate::host::start::Start;
 use crate::host::wire::CallError;
@@ -27,6 +29,8 @@ use crate::schema::Schema;
 const FORCED: Duration = Duration::from_secs(1);
 /// For a plugin to leave a device politely.
 const POLITE: Duration = Duration::from_secs(2);
+/// Where the plugin's own check of a request is.
+const VALIDATE: &str = "/driver/validate";
 /// For a sign of life.
 const ALIVE: Duration = Duration::from_secs(30);
 
@@ -37,6 +41,7 @@ pub(super) struct Inner {
     pub(super) plugin: Plugin,
     connection_args: Option<Schema>,
     pub(super) driver_args: Option<Schema>,
+    examiner: Examiner,
 }
 
 impl ExternalDriver {
@@ -47,7 +52,8 @@ impl ExternalDriver {
     pub(crate) fn new(plugin: Plugin) -> Result<Self, String> {
         let (connection_args, driver_args) =
             (plugin.schema("connection_args")?, plugin.schema("driver_args")?);
-        Ok(Self(Arc::new(Inner { plugin, connection_args, driver_args })))
+        let examiner = Examiner::default();
+        Ok(Self(Arc::new(Inner { plugin, connection_args, driver_args, examiner })))
     }
 }
 
@@ -75,8 +81,31 @@ impl Inner {
         path: &str,
         body: &impl serde::Serialize,
         deadline: Instant,
+        errand: &Errand,
     ) -> Result<T, CallError> {
-        self.plugin.program.call_on(start, path, body, deadline, Vec::new()).await
+        self.plugin.program.call_on(start, path, body, deadline, Vec::new(), errand).await
+    }
+
+    /// What the plugin's own check is asked: no secret is in it.
+    fn question(&self, request: &ExecutionRequest, lines: &[String]) -> Value {
+        let mut shown = json!({
+            "driver": request.driver,
+            "connection_args": secret::masked_map(&request.connection_args.0),
+            "driver_args": secret::masked_map(&request.driver_args),
+        });
+        let key = if matches!(request.operation, Operation::Command(_)) { "command" } else { "config" };
+        let secrets = request.secrets();
+        shown[key] = lines.iter().map(|line| secret::scrub(line, &secrets)).collect();
+        for flag in ["enable_mode", "save", "dry_run"] {
+            if let Some(on) = request.flag(flag) {
+                shown[flag] = on.into();
+            }
+        }
+        json!({"name": self.plugin.name(), "request": shown})
+    }
+
+    fn validation(&self, device: &str, request: &ExecutionRequest, lines: &[String]) -> Errand {
+        Errand::on_device(VALIDATE, device, lines.iter().map(String::as_str), &request.driver_args)
     }
 }
 
@@ -150,6 +179,36 @@ impl Driver for ExternalDriver {
         errors
     }
 
+    fn examines(&self) -> bool {
+        self.0.has("validate")
+    }
+
+    async fn examine(&self, request: &ExecutionRequest) -> Vec<FieldError> {
+        // What is rendered, and what a credential brings, only the worker knows.
+        if !self.examines() || request.rendering.is_some() || request.credential.is_some() {
+            return Vec::new();
+        }
+        let (key, items) = match &request.operation {
+            Operation::Command(payload) => ("command", payload.items()),
+            Operation::Config(payload) => ("config", super::driver_run::lines(&payload.items())),
+        };
+        let Ok(device) = self.device(&request.connection_args) else { return Vec::new() };
+        let body = self.0.question(request, &items);
+        let errand = self.0.validation(device.as_str(), request, &items);
+        const FIELDS: &[&str] = &[
+            "driver",
+            "connection_args",
+            "driver_args",
+            "command",
+            "config",
+            "enable_mode",
+            "save",
+            "dry_run",
+        ];
+        let plugin = &self.0.plugin;
+        self.0.examiner.ask(plugin, VALIDATE, &body, request.secrets(), &errand, (FIELDS, key)).await
+    }
+
     async fn connect(&self, args: &ConnectionArgs) -> Result<Box<dyn DriverSession>, ErrorInfo> {
         let session = self.open(args).await.map_err(|error| self.0.info(&error))?;
         Ok(Box::new(session))
@@ -165,7 +224,13 @@ impl Driver for ExternalDriver {
         let body = json!({"name": self.name(), "connection_args": args.0});
         let tested: Tested = plugin
             .program
-            .call("/driver/test", &body, plugin.deadline(), secrets_of(args))
+            .call(
+                "/driver/test",
+                &body,
+                plugin.deadline(),
+                secrets_of(args),
+                &self.arrival("/driver/test", args),
+            )
             .await
             .map_err(|error| self.0.info(&error))?;
         if tested.success {
@@ -178,6 +243,12 @@ impl Driver for ExternalDriver {
 }
 
 impl ExternalDriver {
+    /// Coming to a device with these arguments.
+    fn arrival(&self, path: &str, args: &ConnectionArgs) -> Errand {
+        let device = self.device(args).map(|device| device.as_str().to_owned()).unwrap_or_default();
+        Errand::on_device(path, &device, [], &args.0)
+    }
+
     async fn open(&self, args: &ConnectionArgs) -> Result<Session, CallError> {
         let plugin = &self.0.plugin;
         let deadline = plugin.deadline();
@@ -189,6 +260,8 @@ impl ExternalDriver {
             driver_args: Map::new(),
             keepalive,
         };
+        let errand = self.arrival("/driver/connect", args);
+        plugin.program.admit(&errand)?;
         let user = plugin.program.user();
         let mut again = true;
         loop {
@@ -201,6 +274,7 @@ impl ExternalDriver {
                 &body,
                 deadline,
                 secrets_of(args),
+                &errand,
             );
             match call.await {
                 // It had ended idle under us: nothing was done.
@@ -215,6 +289,7 @@ impl ExternalDriver {
                         start,
                         id: connected.session,
                         host: args.host().unwrap_or_default().to_owned(),
+                        device: self.device(args).map(|d| d.as_str().to_owned()).unwrap_or_default(),
                         keepalive: keepalive.map(Duration::from_secs_f64),
                         state: State::Open,
                         _user: user,
@@ -242,6 +317,8 @@ pub(super) struct Session {
     pub(super) start: Arc<Start>,
     pub(super) id: String,
     pub(super) host: String,
+    /// The host with its port, for whom to blame.
+    pub(super) device: String,
     keepalive: Option<Duration>,
     pub(super) state: State,
     _user: TaskTrackerToken,
@@ -262,24 +339,6 @@ impl Session {
         cut(&self.start, &self.reference(true)).await;
     }
 
-    /// What the request looks like to the plugin's own check: no secret in it.
-    fn masked(request: &ExecutionRequest, lines: &[String]) -> Value {
-        let mut shown = json!({
-            "driver": request.driver,
-            "connection_args": secret::masked_map(&request.connection_args.0),
-            "driver_args": secret::masked_map(&request.driver_args),
-        });
-        let key = if matches!(request.operation, Operation::Command(_)) { "command" } else { "config" };
-        let secrets = request.secrets();
-        shown[key] = lines.iter().map(|line| secret::scrub(line, &secrets)).collect();
-        for flag in ["enable_mode", "save", "dry_run"] {
-            if let Some(on) = request.flag(flag) {
-                shown[flag] = on.into();
-            }
-        }
-        shown
-    }
-
     /// Feature `validate`: what the plugin itself finds wrong.
     pub(super) async fn validate(
         &self,
@@ -290,8 +349,9 @@ impl Session {
         if !self.driver.has("validate") {
             return Ok(());
         }
-        let body = json!({"name": self.driver.plugin.name(), "request": Self::masked(request, lines)});
-        self.driver.on::<Value>(&self.start, "/driver/validate", &body, deadline).await.map(|_| ())
+        let body = self.driver.question(request, lines);
+        let errand = self.driver.validation(&self.device, request, lines);
+        self.driver.on::<Value>(&self.start, VALIDATE, &body, deadline, &errand).await.map(|_| ())
     }
 }
 
@@ -306,6 +366,8 @@ async fn cut(start: &Arc<Start>, reference: &SessionRef) {
             target: "plugin", plugin = start.voice.id,
             "did not close a session that it has no right to any more, and is killed: {}", error.reason()
         );
+        // Whatever else it was doing did not bring this about.
+        start.suspects.absolve();
         start.kill().await;
     }
 }
@@ -349,7 +411,13 @@ impl DriverSession for Session {
         }
         let answer: Result<Alive, CallError> = self
             .driver
-            .on(&self.start, "/driver/alive", &self.reference(false), Instant::now() + ALIVE)
+            .on(
+                &self.start,
+                "/driver/alive",
+                &self.reference(false),
+                Instant::now() + ALIVE,
+                &Errand::default(),
+            )
             .await;
         match answer {
             Ok(Alive { alive: true }) => Ok(()),
@@ -366,6 +434,10 @@ impl DriverSession for Session {
         self.keepalive
     }
 
+    fn detached(&mut self) -> Option<&mut dyn DetachedTasks> {
+        if self.driver.has("detached") { Some(self) } else { None }
+    }
+
     async fn close(&mut self) {
         match self.state {
             State::Gone => {}
@@ -374,7 +446,8 @@ impl DriverSession for Session {
             State::Open => {
                 let reference = self.reference(false);
                 let body = serde_json::to_vec(&reference).unwrap_or_default();
-                let unanswered = Unanswered::new(&self.start);
+                let ledger = self.driver.plugin.program.ledger();
+                let unanswered = Unanswered::new(&self.start, ledger, &Errand::default());
                 let answer = self
                     .start
                     .exchange(Method::POST, "/driver/disconnect", body, Instant::now() + POLITE)

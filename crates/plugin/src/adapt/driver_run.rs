@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::driver::{Session, State};
 use super::scope::{self, Scope};
 use crate::driver::{Report, Run, Work};
+use crate::host::blame::Errand;
 use crate::host::program::Unanswered;
 use crate::host::wire::CallError;
 
@@ -98,6 +99,12 @@ impl Session {
         }
     }
 
+    /// What the plugin is asked, so far as it can be the same again.
+    fn errand(&self, path: &str, course: &Course<'_>, items: &[String]) -> Errand {
+        let items = items.iter().map(String::as_str);
+        Errand::on_device(path, &self.device, items, &course.run.request.driver_args)
+    }
+
     fn body(&self, course: &Course<'_>, items: &[String]) -> Execute {
         let request = course.run.request;
         let mut options = Map::new();
@@ -129,7 +136,8 @@ impl Session {
             let item = course.items.get(index).cloned().unwrap_or_default();
             let body = self.body(course, std::slice::from_ref(&item));
             let began = Instant::now();
-            let call = self.driver.on::<Done>(&self.start, "/driver/send", &body, course.deadline);
+            let errand = self.errand("/driver/send", course, std::slice::from_ref(&item));
+            let call = self.driver.on::<Done>(&self.start, "/driver/send", &body, course.deadline, &errand);
             let done = tokio::select! {
                 biased;
                 () = course.run.fence.cancelled() => return Err(Cut::Fenced),
@@ -156,10 +164,12 @@ impl Session {
     /// A modification of a plugin without `stream`: one request; once it is sent, only its answer
     /// says what became of it.
     async fn whole(&mut self, course: &mut Course<'_>) -> Result<Done, Cut> {
+        let errand = self.errand("/driver/config", course, &course.items);
+        self.program().admit(&errand).map_err(Cut::Call)?;
         course.announce(0)?;
         let body = self.body(course, &course.items);
         let began = Instant::now();
-        let call = self.driver.on::<Done>(&self.start, "/driver/config", &body, course.deadline);
+        let call = self.driver.on::<Done>(&self.start, "/driver/config", &body, course.deadline, &errand);
         let mut done = tokio::select! {
             biased;
             () = course.run.fence.cancelled() => return Err(Cut::Fenced),
@@ -176,12 +186,15 @@ impl Session {
 
     /// A plugin with `stream`: every line is announced, has leave, and is told when answered.
     async fn streamed(&mut self, course: &mut Course<'_>) -> Result<Done, Cut> {
+        let path = if course.changes { "/driver/config" } else { "/driver/send" };
+        let errand = self.errand(path, course, &course.items);
+        self.program().admit(&errand).map_err(Cut::Call)?;
         course.announce(0)?;
         let body = Execute { stream: true, granted: 1, ..self.body(course, &course.items) };
-        let path = if course.changes { "/driver/config" } else { "/driver/send" };
         let text = serde_json::to_vec(&body).map_err(|e| Cut::Call(CallError::NotSent(e.to_string())))?;
         let start = std::sync::Arc::clone(&self.start);
-        let unanswered = Unanswered::new(&start);
+        let program = std::sync::Arc::clone(self.program());
+        let unanswered = Unanswered::new(&start, program.ledger(), &errand);
         let opened = tokio::select! {
             biased;
             () = course.run.fence.cancelled() => return Err(Cut::Fenced),
@@ -260,7 +273,9 @@ impl Session {
                     course.run.watch.answered(index, course.items.len(), &result);
                     course.results.push(result);
                 }
-                Event::Item(_) => return Err(nonsense("streamed an item, which drivers do not".to_owned())),
+                Event::Item(_) | Event::Error(_) => {
+                    return Err(nonsense("streamed an item, which drivers do not".to_owned()));
+                }
                 Event::Done(done) => break done,
             }
         };
@@ -309,7 +324,9 @@ impl Session {
     }
 
     async fn leave(&self, leave: &Leave, deadline: Instant) -> Result<(), Cut> {
-        match self.driver.on::<Value>(&self.start, "/driver/leave", leave, deadline).await {
+        let answer =
+            self.driver.on::<Value>(&self.start, "/driver/leave", leave, deadline, &Errand::default()).await;
+        match answer {
             Ok(_) => Ok(()),
             // It has ended the run meanwhile.
             Err(CallError::Refused { status: 404, .. }) if !leave.leave => Ok(()),
@@ -457,7 +474,7 @@ impl Course<'_> {
 }
 
 /// Configuration as lines: what a template rendered is one text.
-fn lines(items: &[String]) -> Vec<String> {
+pub(super) fn lines(items: &[String]) -> Vec<String> {
     items
         .iter()
         .flat_map(|item| item.lines())

@@ -1,7 +1,10 @@
 //! External plugins behind the same traits as built-in ones.
 
+mod detached;
 pub(crate) mod driver;
 mod driver_run;
+mod examine;
+pub(crate) mod gather;
 pub(crate) mod others;
 pub(crate) mod scope;
 pub(crate) mod templates;
@@ -14,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::host::blame::Errand;
 use crate::host::program::Program;
 use crate::host::wire::CallError;
 use crate::kinds::{Failed, PluginError};
@@ -57,8 +61,9 @@ impl Plugin {
         body: &impl Serialize,
         deadline: Instant,
         secrets: Vec<String>,
+        errand: &Errand,
     ) -> Result<T, PluginError> {
-        self.program.call(path, body, deadline, secrets).await.map_err(|error| self.error(error))
+        self.program.call(path, body, deadline, secrets, errand).await.map_err(|error| self.error(error))
     }
 
     /// When a call has to be over.

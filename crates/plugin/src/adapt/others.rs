@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::Plugin;
+use super::examine::Examiner;
+use crate::host::blame::Errand;
 use crate::kinds::{
     Check, CredentialProvider, CredentialRef, Failed, Output, PipelineResult, PluginError, Processor,
     Provider, Scheduler, SecretValues, Webhook, WebhookCall,
@@ -24,6 +26,7 @@ pub(crate) struct External {
     plugin: Plugin,
     kind: Kind,
     schema: Option<Schema>,
+    examiner: Examiner,
 }
 
 impl External {
@@ -37,7 +40,7 @@ impl External {
             Kind::Credential => "reference",
             _ => "settings",
         };
-        Ok(Self { schema: plugin.schema(argument)?, plugin, kind })
+        Ok(Self { schema: plugin.schema(argument)?, plugin, kind, examiner: Examiner::default() })
     }
 
     fn faulty(&self, text: impl std::fmt::Display) -> PluginError {
@@ -55,8 +58,18 @@ impl External {
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> Result<T, PluginError> {
+        let errand = body.as_object().map(|body| Errand::request(path, body)).unwrap_or_default();
+        self.ask_as(path, body, &errand).await
+    }
+
+    async fn ask_as<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Value,
+        errand: &Errand,
+    ) -> Result<T, PluginError> {
         let secrets = secret::collect(&body);
-        self.plugin.call(path, &body, self.plugin.deadline(), secrets).await
+        self.plugin.call(path, &body, self.plugin.deadline(), secrets, errand).await
     }
 }
 
@@ -77,8 +90,11 @@ impl Scheduler for External {
     }
 
     async fn node_select(&self, nodes: &[NodeInfo], host: &str) -> Result<String, PluginError> {
+        const PATH: &str = "/scheduler/node_select";
         let body = json!({"name": self.plugin.name(), "nodes": nodes, "host": host});
-        let chosen: Node = self.ask("/scheduler/node_select", body).await?;
+        // The nodes' figures are others each time.
+        let errand = Errand::request(PATH, &Map::from_iter([("host".to_owned(), host.into())])).lenient();
+        let chosen: Node = self.ask_as(PATH, body, &errand).await?;
         if nodes.iter().any(|node| node.hostname == chosen.node) {
             return Ok(chosen.node);
         }
@@ -90,8 +106,10 @@ impl Scheduler for External {
         nodes: &[NodeInfo],
         hosts: &[String],
     ) -> Result<Vec<Option<String>>, PluginError> {
+        const PATH: &str = "/scheduler/batch_node_select";
         let body = json!({"name": self.plugin.name(), "nodes": nodes, "hosts": hosts});
-        let chosen: Nodes = self.ask("/scheduler/batch_node_select", body).await?;
+        let errand = Errand::request(PATH, &Map::from_iter([("hosts".to_owned(), hosts.into())])).lenient();
+        let chosen: Nodes = self.ask_as(PATH, body, &errand).await?;
         if chosen.nodes.len() != hosts.len() {
             return Err(self.faulty(format_args!("placed {} hosts of {}", chosen.nodes.len(), hosts.len())));
         }
@@ -112,7 +130,27 @@ impl Webhook for External {
     }
 
     fn validate(&self, webhook: &Value) -> Vec<FieldError> {
-        self.schema.as_ref().map(|schema| schema.check(webhook, &["webhook"])).unwrap_or_default()
+        self.schema.as_ref().map(|schema| schema.check(webhook, &[])).unwrap_or_default()
+    }
+
+    fn examines(&self) -> bool {
+        self.plugin.capability.has("validate")
+    }
+
+    async fn examine(&self, webhook: &Value) -> Vec<FieldError> {
+        if !self.examines() {
+            return Vec::new();
+        }
+        const PATH: &str = "/webhook/validate";
+        let body = json!({"name": self.plugin.name(), "request": webhook});
+        let errand = body.as_object().map(|body| Errand::request(PATH, body)).unwrap_or_default();
+        let secrets = secrets_of(webhook);
+        let mut errors =
+            self.examiner.ask(&self.plugin, PATH, &body, secrets, &errand, (&["webhook"], "webhook")).await;
+        for error in &mut errors {
+            error.loc.remove(0);
+        }
+        errors
     }
 
     async fn call(&self, call: WebhookCall<'_>) -> Result<(), PluginError> {
@@ -121,8 +159,40 @@ impl Webhook for External {
             "name": self.plugin.name(), "request": call.webhook, "result": call.job.result, "job": job,
             "payload": call.payload, "delivery": call.delivery, "attempt": call.attempt,
         });
-        self.ask::<Value>("/webhook/call", body).await.map(|_| ())
+        const PATH: &str = "/webhook/call";
+        // A message has its own rules for how often it is tried.
+        let errand = body.as_object().map(|body| Errand::request(PATH, body)).unwrap_or_default().lenient();
+        let secrets = secrets_of(call.webhook);
+        self.plugin.call::<Value>(PATH, &body, self.plugin.deadline(), secrets, &errand).await.map(|_| ())
     }
+}
+
+/// What a receiver's fields hold that may stand nowhere: all but its kind, method and rules.
+fn secrets_of(webhook: &Value) -> Vec<String> {
+    fn texts(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) if text.len() >= 4 => found.push(text.clone()),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+            Value::Object(map) => map.values().for_each(|value| texts(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = secret::collect(webhook);
+    for key in ["headers", "cookies", "auth", "secret"] {
+        if let Some(value) = webhook.get(key) {
+            texts(value, &mut found);
+        }
+    }
+    if let Some(url) = webhook.get("url").and_then(Value::as_str) {
+        // What a message may quote of it beside the host: path and query, where tokens stand.
+        let secret = match url.split_once("://") {
+            Some((_, rest)) => rest.find(['/', '?', '#']).and_then(|at| rest.get(at..)),
+            None => url.split_once(':').map(|(_, rest)| rest),
+        };
+        found.extend(secret.filter(|secret| secret.len() >= 4).map(str::to_owned));
+    }
+    found.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    found
 }
 
 #[derive(Deserialize)]
@@ -162,7 +232,18 @@ impl CredentialProvider for External {
         let mut shown = args.0.clone();
         shown.retain(|key, _| !is_secret_key(key));
         let body = json!({"name": self.plugin.name(), "reference": reference, "connection_args": shown});
-        let answer: Values = self.ask("/credential/get", body).await?;
+        const PATH: &str = "/credential/get";
+        // The same secret for whichever device is the same question.
+        let errand = Map::from_iter([("reference".to_owned(), json!(reference))]);
+        let errand = Errand::request(PATH, &errand).lenient();
+        let found = |answer: &Values| {
+            let secret = answer.values.iter().filter(|(key, _)| !key.ends_with("username"));
+            let texts = secret.filter_map(|(_, value)| value.as_str().filter(|text| text.len() >= 4));
+            texts.map(str::to_owned).collect()
+        };
+        let (program, deadline) = (&self.plugin.program, self.plugin.deadline());
+        let answer = program.call_for(PATH, &body, deadline, secret::collect(&body), &errand, Some(&found));
+        let answer: Values = answer.await.map_err(|error| self.plugin.error(error))?;
         let mut values = BTreeMap::new();
         for (key, value) in answer.values {
             let text = match value {
@@ -205,8 +286,22 @@ impl Provider for External {
     }
 
     async fn gather(&self, settings: &Value) -> Result<PipelineResult, PluginError> {
+        let mut items = Vec::new();
+        let mut result = self.gather_each(settings, &mut |item| items.push(item)).await?;
+        if !items.is_empty() {
+            result.details = Value::Array(items);
+        }
+        Ok(result)
+    }
+
+    async fn gather_each(
+        &self,
+        settings: &Value,
+        each: &mut (dyn FnMut(Value) + Send),
+    ) -> Result<PipelineResult, PluginError> {
         self.settings(settings)?;
-        self.ask("/provider/gather", json!({"name": self.plugin.name(), "settings": settings})).await
+        let body = json!({"name": self.plugin.name(), "settings": settings});
+        super::gather::gather(&self.plugin, &body, each).await.map_err(|error| self.plugin.error(error))
     }
 }
 

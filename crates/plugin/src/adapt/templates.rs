@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use netpulse_model::plugin::Kind;
 use netpulse_model::request::TemplateCall;
+use netpulse_model::secret;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Plugin;
 use super::scope;
+use crate::host::blame::Errand;
 use crate::registry::{Implementation, Plugins};
 use crate::schema::Schema;
 use crate::templates::{Origin, TemplateFailure, Templates};
@@ -68,8 +70,10 @@ impl ExternalTemplate {
         body: Map<String, Value>,
     ) -> Result<T, TemplateFailure> {
         let deadline: Instant = scope::deadline(self.plugin.program.host().call_timeout);
+        let errand = Errand::request(path, &body);
+        let secrets = secret::collect_map(&body);
         runtime
-            .block_on(self.plugin.program.call(path, &body, deadline, Vec::new()))
+            .block_on(self.plugin.program.call(path, &body, deadline, secrets, &errand))
             .map_err(|error| TemplateFailure { code: "plugin_failed", message: self.plugin.sentence(&error) })
     }
 }

@@ -63,6 +63,11 @@ async fn capabilities(mode: &str) {
         "old_form" => {
             said.as_object_mut().unwrap().remove("start");
         }
+        "minor" => said["contract"] = "netpulse.plugin/v1.3".into(),
+        "older_form" => {
+            said.as_object_mut().unwrap().remove("capabilities");
+            said["type"] = json!({"stress": ["driver"]});
+        }
         "renamed" => said["capabilities"][0]["name"] = "Not A Name".into(),
         "netmiko_clash" => said["capabilities"][0]["name"] = "netmiko".into(),
         "two_kinds" => {
@@ -72,6 +77,9 @@ async fn capabilities(mode: &str) {
                 .push(json!({"type": "templateRenderer", "name": "stress_text"}));
             said["capabilities"].as_array_mut().unwrap().push(json!({"type": "teleporter", "name": "later"}));
         }
+        "pipeline" => said["capabilities"] = json!([{"type": "provider", "name": "items"}]),
+        "detached" => said["capabilities"][0]["features"] = json!(["config", "detached"]),
+        "validates" => said["capabilities"][0]["features"] = json!(["config", "validate"]),
         "with_settings" => said["features"] = json!(["configure"]),
         _ => {}
     }
@@ -178,10 +186,12 @@ async fn connection(stream: UnixStream, given: Given) {
         let text = match (request.method.as_str(), request.path.as_str(), word.as_str()) {
             ("GET", "/healthz", _) => {
                 let id = if given.mode == "liar" { "netpulse.example/driver/honest/v1" } else { ID };
-                whole(
-                    "200 OK",
-                    &json!({"id": id, "version": "1.0.0", "contract": "netpulse.plugin/v1"}).to_string(),
-                )
+                let contract = match given.mode.as_str() {
+                    "turncoat" => "netpulse.plugin/v2",
+                    "minor" => "netpulse.plugin/v1.3",
+                    _ => "netpulse.plugin/v1",
+                };
+                whole("200 OK", &json!({"id": id, "version": "1.0.0", "contract": contract}).to_string())
             }
             (_, "/shutdown", _) if given.mode == "stubborn" => whole("200 OK", "{}"),
             (_, "/shutdown", _) => {
@@ -198,8 +208,71 @@ async fn connection(stream: UnixStream, given: Given) {
                 let length = format!("content-length: {}\r\n", body.len());
                 format!("{}{body}", head("200 OK", "00000000-another", &request.number, &length))
             }
-            (_, "/driver/connect", _) => whole("200 OK", r#"{"session":"s1"}"#),
+            (_, "/driver/connect", _) => match request.body["connection_args"]["host"].as_str() {
+                Some("busy") => whole("503 Service Unavailable", "its management port does not answer"),
+                _ => whole("200 OK", r#"{"session":"s1"}"#),
+            },
             (_, "/driver/disconnect", _) => whole("200 OK", "{}"),
+            (_, "/provider/gather", _) => {
+                let what = request.body["settings"]["do"].as_str().unwrap_or_default();
+                if what == "whole" {
+                    whole(
+                        "200 OK",
+                        r#"{"relates_to":"all","result_name":"items","result_description":"","details":[1,2]}"#,
+                    )
+                } else {
+                    let head = head(
+                        "200 OK",
+                        &given.start,
+                        &request.number,
+                        "content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n",
+                    );
+                    let _ = writer.write_all(head.as_bytes()).await;
+                    gather(&mut writer, what).await;
+                    if ["stream", "error"].contains(&what) {
+                        continue;
+                    }
+                    return;
+                }
+            }
+            (_, "/driver/validate", _) => match request.body["request"]["command"][0].as_str() {
+                Some("reload") => whole("400 Bad Request", "command: `reload` is not done over this API"),
+                Some("crash at the door") => std::process::exit(102),
+                Some("hang at the door") => {
+                    forever().await;
+                    return;
+                }
+                _ => whole("200 OK", "{}"),
+            },
+            (_, "/driver/detached/launch", _) => {
+                let command = request.body["command"].as_str().unwrap_or_default();
+                if command == "crash" {
+                    std::process::exit(103);
+                }
+                let id = if command == "lie" { json!("another") } else { request.body["task_id"].clone() };
+                whole("200 OK", &json!({"task": {"task_id": id, "running": true, "pid": 4711}}).to_string())
+            }
+            (_, "/driver/detached/query", _) => {
+                let log = "0123456789";
+                let task = request.body["task_id"].clone();
+                let from = request.body["offset"].as_u64().unwrap_or(0).min(log.len() as u64);
+                let next = if task == "greedy" { 99 } else { log.len() };
+                let task = json!({"task_id": task, "running": false, "exit_status": 0});
+                let output = &log[usize::try_from(from).unwrap()..];
+                let body = json!({"task": task, "output": output, "next_offset": next});
+                if request.body["task_id"] == "unknown" {
+                    whole("404 Not Found", "there is no task `unknown`")
+                } else {
+                    whole("200 OK", &body.to_string())
+                }
+            }
+            (_, "/driver/detached/kill", _) => {
+                whole("200 OK", &json!({"killed": request.body["task_id"] != "ended"}).to_string())
+            }
+            (_, "/driver/detached/list", _) => whole(
+                "200 OK",
+                &json!({"tasks": [{"task_id": "t1", "command": "tcpdump", "running": true}]}).to_string(),
+            ),
             (_, "/template/render", _) => whole(
                 "200 OK",
                 &json!({"text": request.body["template"], "pid": std::process::id()}).to_string(),
@@ -289,6 +362,22 @@ async fn connection(stream: UnixStream, given: Given) {
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                 whole("200 OK", &results(&request.body))
             }
+            (_, _, "coded") => {
+                let text = "it went wrong";
+                let more = format!(
+                    "x-netpulse-plugin-error: {}\r\ncontent-length: {}\r\n",
+                    word_after(&request.body),
+                    text.len()
+                );
+                format!("{}{text}", head("500 Internal Server Error", &given.start, &request.number, &more))
+            }
+            (_, _, "forgotten") => whole("410 Gone", "that session is not known any more"),
+            (_, _, "leave") => {
+                // As one does that has had nothing to do for long.
+                let _ = writer.write_all(whole("200 OK", &results(&request.body)).as_bytes()).await;
+                let _ = std::fs::remove_file(&given.socket);
+                std::process::exit(0);
+            }
             (_, _, "refuse") => whole("400 Bad Request", "that is no command of mine"),
             (_, "/driver/config", "applied") => {
                 // Says that all is well, and has half of the results.
@@ -304,6 +393,41 @@ async fn connection(stream: UnixStream, given: Given) {
             return;
         }
     }
+}
+
+/// A provider's stream, in every way that it can go.
+async fn gather(writer: &mut tokio::net::unix::OwnedWriteHalf, what: &str) {
+    let line = |text: &str| format!("{:x}\r\n{text}\n\r\n", text.len() + 1);
+    let done = r#"{"done":{"relates_to":"all","result_name":"items","result_description":"three"}}"#;
+    let mut out: String = (0..3).map(|n| line(&json!({"item": {"n": n}}).to_string())).collect();
+    match what {
+        "stream" => out += &line(done),
+        "no_done" => {}
+        "after_done" => out += &(line(done) + &line(r#"{"item":4}"#)),
+        "not_json" => out += &line("and so on"),
+        "foreign" => out += &line(r#"{"sending":0}"#),
+        "error" => out += &line(r#"{"error":{"status":503,"message":"the inventory went away"}}"#),
+        "details" => {
+            out +=
+                &line(r#"{"done":{"relates_to":"","result_name":"","result_description":"","details":[9]}}"#)
+        }
+        "flood" => loop {
+            if writer
+                .write_all(line(&json!({"item": "x".repeat(60_000)}).to_string()).as_bytes())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        },
+        "crash" => {
+            let _ = writer.write_all(out.as_bytes()).await;
+            std::process::exit(104);
+        }
+        _ => {}
+    }
+    out += "0\r\n\r\n";
+    let _ = writer.write_all(out.as_bytes()).await;
 }
 
 fn items(body: &Value) -> Vec<String> {

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use netpulse_model::plugin::{Capabilities, Capability, Kind, header};
+use netpulse_model::secret;
 use serde_json::{Map, Value, json};
 
 use super::Report;
 use super::raw::{self, Raw};
+use crate::adapt::gather::from as gather;
 use crate::host::start::Start;
 use crate::host::wire::{CallError, Location};
 
@@ -100,6 +102,10 @@ fn paths(kind: Kind, capability: &Capability) -> Vec<&'static str> {
                 ("test", "/driver/test"),
                 ("validate", "/driver/validate"),
                 ("stream", "/driver/leave"),
+                ("detached", "/driver/detached/launch"),
+                ("detached", "/driver/detached/query"),
+                ("detached", "/driver/detached/kill"),
+                ("detached", "/driver/detached/list"),
             ];
             paths.extend(
                 more.into_iter().filter(|(feature, _)| capability.has(feature)).map(|(_, path)| path),
@@ -180,18 +186,57 @@ async fn endpoint(start: &Start, capability: &Capability, path: &str, several: b
             | "/driver/alive"
             | "/driver/disconnect"
             | "/driver/leave"
-    ) {
+    ) || path.starts_with("/driver/detached/")
+    {
         return;
     }
     let check = format!("POST {path} answers its example with 200");
-    match example(capability, path) {
+    let plain = || Map::from_iter([("name".to_owned(), Value::from(capability.name.as_str()))]);
+    // Whether secrets can be given now needs no example, and may well be no.
+    let body = example(capability, path).or_else(|| (path == "/credential/validate").then(plain));
+    match body {
         Some(body) => {
-            let result =
-                good(start, path, &body).await.map(|answer| answer.to_string().chars().take(120).collect());
+            let result = good(start, path, &body).await.map(|mut answer| {
+                if path == "/credential/get" {
+                    hidden(&mut answer["values"]);
+                }
+                answer.to_string().chars().take(120).collect()
+            });
             report.must("1.2", check, result);
+            if path == "/provider/gather" {
+                items(start, &body, report).await;
+            }
         }
         None => report.skipped("1.2", check, "the capabilities have no example for it"),
     }
+}
+
+/// Values are secrets, whatever they are called.
+fn hidden(values: &mut Value) {
+    for value in values.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        *value = Value::from(secret::MASK);
+    }
+}
+
+/// Whether a provider gives the same item by item as at once.
+async fn items(start: &Start, body: &Map<String, Value>, report: &mut Report) {
+    let check = "POST /provider/gather gives the same item by item";
+    let whole = match good(start, "/provider/gather", body).await {
+        Ok(whole) => whole["details"].as_array().map(Vec::len),
+        Err(why) => return report.failed("4.6", check, why),
+    };
+    let mut count = 0;
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    let gathered = gather(start, text, Instant::now() + EXAMPLE, &mut |_| count += 1).await;
+    let result = match (gathered, whole) {
+        (Err(error), _) => Err(error.reason()),
+        (Ok(_), Some(whole)) if count > 0 && whole != count => {
+            Err(format!("gave {count} items one by one and {whole} at once"))
+        }
+        (Ok(_), _) if count == 0 => Ok("it does not stream".to_owned()),
+        (Ok(_), _) => Ok(format!("{count} items")),
+    };
+    report.must("4.6", check, result);
 }
 
 fn example(capability: &Capability, path: &str) -> Option<Map<String, Value>> {
@@ -262,6 +307,9 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
     if capability.has("stream") {
         stream(start, capability, with(json!({})), report).await;
     }
+    if capability.has("detached") {
+        detached(start, capability, with(json!({})), report).await;
+    }
     let closed = good(start, "/driver/disconnect", &with(json!({}))).await.map(|_| String::new());
     report.must("4.1.5", "POST /driver/disconnect answers 200", closed);
     let twice = good(start, "/driver/disconnect", &with(json!({}))).await.map(|_| String::new());
@@ -271,6 +319,50 @@ async fn session(start: &Start, capability: &Capability, report: &mut Report) {
             .to_string();
     let gone = ask(start, "POST", "/driver/send", &body).await;
     report.must("3.6", "a closed session answers 410", expect(gone, |s| s == 410, "410"));
+}
+
+/// Commands that go on without their session: listed, and launched where there is an example.
+async fn detached(start: &Start, capability: &Capability, session: Map<String, Value>, report: &mut Report) {
+    let task = "d0c70ba5e001";
+    let with = |more: Value| {
+        let mut body = session.clone();
+        body.extend(more.as_object().cloned().unwrap_or_default());
+        body
+    };
+    let list = good(start, "/driver/detached/list", &session).await.and_then(|answer| {
+        let tasks =
+            answer["tasks"].as_array().ok_or_else(|| format!("answered {answer}; `tasks` is a list"))?;
+        Ok(format!("{} tasks", tasks.len()))
+    });
+    report.must("4.1.9", "POST /driver/detached/list gives a list", list);
+    let unknown = Value::Object(with(json!({"task_id": "no-such-task", "offset": 0}))).to_string();
+    let lost = ask(start, "POST", "/driver/detached/query", &unknown).await;
+    report.must("4.1.9", "a task that is not known answers 404", expect(lost, |s| s == 404, "404"));
+    let check = "a detached command is launched, told of and ended";
+    let Some(example) = example(capability, "/driver/detached/launch") else {
+        return report.skipped(
+            "4.1.9",
+            check,
+            "the capabilities have no example for /driver/detached/launch",
+        );
+    };
+    let mut launch = example;
+    launch.extend(with(json!({"task_id": task, "job_id": null})));
+    let life = async {
+        let launched = good(start, "/driver/detached/launch", &launch).await?;
+        if launched["task"]["task_id"] != task {
+            return Err(format!("launch answered {launched}; the task `{task}` is right"));
+        }
+        let told =
+            good(start, "/driver/detached/query", &with(json!({"task_id": task, "offset": 0}))).await?;
+        if !told["output"].is_string() || !told["next_offset"].is_u64() || told["task"]["task_id"] != task {
+            return Err(format!("query answered {told}"));
+        }
+        let ended = good(start, "/driver/detached/kill", &with(json!({"task_id": task}))).await?;
+        if ended["killed"].is_boolean() { Ok(String::new()) } else { Err(format!("kill answered {ended}")) }
+    };
+    let life = life.await;
+    report.must("4.1.9", check, life);
 }
 
 /// How long a plugin without leave is watched for sending all the same.

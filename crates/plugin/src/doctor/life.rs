@@ -25,7 +25,14 @@ struct Patient<'a> {
 
 impl Patient<'_> {
     async fn start(&self, form: StartForm, host: &HostSettings) -> Result<Arc<Start>, String> {
-        let plan = Plan { path: self.file, capabilities: self.capabilities, form, settings: self.settings };
+        let ledger = Arc::default();
+        let plan = Plan {
+            path: self.file,
+            capabilities: self.capabilities,
+            form,
+            settings: self.settings,
+            ledger: &ledger,
+        };
         Start::begin(plan, host).await.map_err(|error| format!("it {}", error.text))
     }
 }

@@ -19,6 +19,8 @@ const BURST: f64 = 200.0;
 const RATE: f64 = 50.0;
 /// Last words kept for error messages.
 const TAIL: usize = 3;
+/// Lines held back at a time.
+const HELD: usize = 256;
 /// Secrets remembered per start, the latest.
 const SECRETS: usize = 1024;
 
@@ -64,15 +66,52 @@ pub(crate) struct Voice {
     pub(crate) secrets: Arc<Secrets>,
     tail: Mutex<VecDeque<String>>,
     plain: AtomicU64,
+    held: Mutex<Held>,
+}
+
+/// Lines that wait until it is known what of them is secret.
+#[derive(Default)]
+struct Held {
+    /// Calls that may tell us of further secrets.
+    calls: usize,
+    lines: Vec<String>,
+    dropped: usize,
+}
+
+/// While it lives, lines wait; then they are passed on, masked by what was learned meanwhile.
+pub(crate) struct Hush<'a>(&'a Voice);
+
+impl Drop for Hush<'_> {
+    fn drop(&mut self) {
+        let (lines, dropped) = {
+            let mut held = self.0.held.lock();
+            held.calls -= 1;
+            if held.calls > 0 {
+                return;
+            }
+            (std::mem::take(&mut held.lines), std::mem::take(&mut held.dropped))
+        };
+        lines.iter().for_each(|line| self.0.pass_on(line));
+        if dropped > 0 {
+            tracing::warn!(target: "plugin", plugin = self.0.id, dropped, "lines of the plugin's log were dropped");
+        }
+    }
 }
 
 impl Voice {
+    /// Holds lines back while a call is on its way whose answer holds secrets.
+    pub(crate) fn hush(&self) -> Hush<'_> {
+        self.held.lock().calls += 1;
+        Hush(self)
+    }
+
     pub(crate) fn new(id: &str) -> Arc<Self> {
         Arc::new(Self {
             id: id.to_owned(),
             secrets: Arc::default(),
             tail: Mutex::default(),
             plain: AtomicU64::new(0),
+            held: Mutex::default(),
         })
     }
 
@@ -98,8 +137,24 @@ impl Voice {
         tail.push_back(text.chars().take(300).collect());
     }
 
-    /// Turns one line of stderr into a log record.
+    /// Takes one line of stderr.
     fn log(&self, line: &str) {
+        {
+            let mut held = self.held.lock();
+            if held.calls > 0 {
+                if held.lines.len() < HELD {
+                    held.lines.push(line.to_owned());
+                } else {
+                    held.dropped += 1;
+                }
+                return;
+            }
+        }
+        self.pass_on(line);
+    }
+
+    /// Turns one line into a log record.
+    fn pass_on(&self, line: &str) {
         let line = self.secrets.clean(line);
         let (level, message, fields) = read(&line);
         if !line.trim_start().starts_with('{') {
@@ -270,6 +325,20 @@ mod tests {
         assert_eq!(bucket.take(start + Duration::from_millis(200)), None);
         assert_eq!(bucket.take(start + Duration::from_secs(2)), Some(9_801));
         assert_eq!(bucket.take(start + Duration::from_secs(2)), Some(0));
+    }
+
+    #[test]
+    fn promise_12_lines_wait_until_it_is_known_what_of_them_is_secret() {
+        let voice = Voice::new("x");
+        let (first, second) = (voice.hush(), voice.hush());
+        voice.log("giving pl4nted-word");
+        voice.secrets.add(vec!["pl4nted-word".into()]);
+        drop(first);
+        assert_eq!(voice.last_words(), "", "the second call is still on its way");
+        drop(second);
+        assert_eq!(voice.last_words(), "; its last words: giving ******");
+        voice.log("after it");
+        assert!(voice.last_words().ends_with("| after it"));
     }
 
     #[test]

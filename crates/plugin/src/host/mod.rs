@@ -1,5 +1,6 @@
 //! The host: runs external plugins below a guard, speaks to them, and keeps their faults theirs.
 
+pub(crate) mod blame;
 pub(crate) mod location;
 pub(crate) mod logs;
 pub(crate) mod program;

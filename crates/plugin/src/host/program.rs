@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::HostSettings;
+use super::blame::{Errand, Ledger, Suspects};
 use super::start::{Plan, Start, StartError};
 use super::wire::CallError;
 
@@ -29,6 +30,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Remembers which start form worked.
 pub(crate) type Learned = Arc<dyn Fn(&std::path::Path, StartForm) + Send + Sync>;
+
+/// Finds the secrets in an answer.
+pub(crate) type SecretsOf<T> = dyn Fn(&T) -> Vec<String> + Sync;
 
 /// How a program is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +59,7 @@ pub(crate) struct Program {
     failure: Mutex<Option<String>>,
     users: TaskTracker,
     starts: AtomicU64,
+    ledger: Arc<Ledger>,
 }
 
 /// What is known of earlier starts.
@@ -88,6 +93,7 @@ impl Program {
             failure: Mutex::default(),
             users: TaskTracker::new(),
             starts: AtomicU64::new(0),
+            ledger: Arc::default(),
         })
     }
 
@@ -121,6 +127,11 @@ impl Program {
         self.starts.load(Ordering::Relaxed)
     }
 
+    /// Who brought it down.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Keeps a program that left the registry running until its last user is gone.
     pub(crate) fn user(&self) -> TaskTrackerToken {
         self.users.token()
@@ -142,7 +153,7 @@ impl Program {
     }
 
     fn alive(&self) -> Option<Arc<Start>> {
-        self.current.read().as_ref().filter(|start| !start.has_ended()).cloned()
+        self.current.read().as_ref().filter(|start| start.serves()).cloned()
     }
 
     async fn start(self: &Arc<Self>, asked: Instant) -> Result<Arc<Start>, String> {
@@ -157,6 +168,12 @@ impl Program {
             && *at >= asked
         {
             return Err(why.clone());
+        }
+        let condemned = self.current.read().clone().filter(|start| !start.has_ended());
+        if let Some(old) = condemned {
+            // Never two at a time: the one that was found out is gone before the next begins.
+            old.kill().await;
+            let _ = tokio::time::timeout(self.host.stop_timeout, old.ended()).await;
         }
         let idle = self.current.read().as_ref().and_then(|start| start.how()).is_some_and(|how| how.clean());
         if !idle {
@@ -235,6 +252,7 @@ impl Program {
                 capabilities: &self.capabilities,
                 form,
                 settings: self.settings.as_ref(),
+                ledger: &self.ledger,
             };
             match Start::begin(plan, &self.host).await {
                 Ok(start) => {
@@ -258,6 +276,11 @@ impl Program {
         Err(last)
     }
 
+    /// Whether it may be asked this: not what brought it down a moment ago.
+    pub(crate) fn admit(&self, errand: &Errand) -> Result<(), CallError> {
+        self.ledger.admit(errand, Instant::now()).map_err(CallError::NotSent)
+    }
+
     /// One call on whatever start runs: started if need be, and once more when the plugin had
     /// left without ever seeing the request.
     pub(crate) async fn call<T: DeserializeOwned>(
@@ -266,14 +289,36 @@ impl Program {
         body: &impl Serialize,
         deadline: Instant,
         secrets: Vec<String>,
+        errand: &Errand,
     ) -> Result<T, CallError> {
+        self.call_for(path, body, deadline, secrets, errand, None).await
+    }
+
+    /// As [`Program::call`]; `found` says what of the answer is secret. Until that is known, nothing
+    /// of the plugin's log is passed on.
+    pub(crate) async fn call_for<T: DeserializeOwned>(
+        self: &Arc<Self>,
+        path: &str,
+        body: &impl Serialize,
+        deadline: Instant,
+        secrets: Vec<String>,
+        errand: &Errand,
+        found: Option<&SecretsOf<T>>,
+    ) -> Result<T, CallError> {
+        self.admit(errand)?;
         let _user = self.user();
         let mut again = true;
         loop {
             let start = tokio::time::timeout_at(deadline.into(), self.running())
                 .await
                 .map_err(|_| CallError::NotSent("was not ready in time".to_owned()))??;
-            match self.call_on(&start, path, body, deadline, secrets.clone()).await {
+            let hush = found.map(|_| start.voice.hush());
+            let answer = self.call_on(&start, path, body, deadline, secrets.clone(), errand).await;
+            if let (Some(found), Ok(answer)) = (found, &answer) {
+                start.voice.secrets.add(found(answer));
+            }
+            drop(hush);
+            match answer {
                 Err(CallError::NotSent(_)) if again && start.has_ended() => again = false,
                 other => return other,
             }
@@ -288,11 +333,13 @@ impl Program {
         body: &impl Serialize,
         deadline: Instant,
         secrets: Vec<String>,
+        errand: &Errand,
     ) -> Result<T, CallError> {
+        self.admit(errand)?;
         start.voice.secrets.add(secrets);
         let body = serde_json::to_vec(body)
             .map_err(|e| CallError::NotSent(format!("cannot be asked: the request is no JSON: {e}")))?;
-        let unanswered = Unanswered::new(start);
+        let unanswered = Unanswered::new(start, &self.ledger, errand);
         let answer = start.exchange(Method::POST, path, body, deadline).await;
         unanswered.settle(&answer);
         let bytes = answer?;
@@ -319,35 +366,55 @@ impl Program {
 }
 
 /// A call on its way. One that is given up, or too late, makes us look whether the plugin lives;
-/// one whose answer is a lie ends it.
+/// one whose answer is a lie ends it. If it crashes meanwhile, the call is suspected.
 pub(crate) struct Unanswered<'a> {
     start: Option<&'a Arc<Start>>,
+    suspects: &'a Suspects,
+    ledger: &'a Ledger,
+    number: u64,
 }
 
 impl<'a> Unanswered<'a> {
-    pub(crate) fn new(start: &'a Arc<Start>) -> Self {
-        Self { start: Some(start) }
+    pub(crate) fn new(start: &'a Arc<Start>, ledger: &'a Ledger, errand: &Errand) -> Self {
+        let suspects = &*start.suspects;
+        Self { start: Some(start), suspects, ledger, number: suspects.begin(errand.clone()) }
     }
 
     /// The call came to an end.
     pub(crate) fn settle<T>(mut self, answer: &Result<T, CallError>) {
         match answer {
+            Ok(_) | Err(CallError::Refused { .. } | CallError::NotSent(_)) => {
+                if let (Some(errand), false) =
+                    (self.suspects.answered(self.number), matches!(answer, Err(CallError::NotSent(_))))
+                {
+                    self.ledger.clear(&errand);
+                }
+                self.start = None;
+            }
             Err(CallError::Late(_)) => {}
             Err(CallError::Nonsense(why))
                 if why.starts_with("answered for") || why.starts_with("answered request") =>
             {
                 if let Some(start) = self.start.take().cloned() {
                     tracing::warn!(target: "plugin", plugin = start.voice.id, "{why}; it is killed");
+                    start.condemn();
                     tokio::spawn(async move { start.kill().await });
                 }
             }
-            _ => self.start = None,
+            // It lived to answer, whatever it said.
+            Err(CallError::Nonsense(_)) => {
+                self.suspects.answered(self.number);
+                self.start = None;
+            }
+            Err(CallError::Lost(_)) => self.start = None,
         }
     }
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
+        // Of one that was answered nothing is left to note.
+        self.suspects.left(self.number);
         if let (Some(start), Ok(runtime)) =
             (self.start.take().cloned(), tokio::runtime::Handle::try_current())
         {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::HostSettings;
+use super::blame::{Ledger, Suspects};
 use super::location::{self, Place};
 use super::logs::{self, Voice};
 use super::spawn::{Ended, Leash, Running};
@@ -61,6 +63,10 @@ pub(crate) struct Start {
     wire: Wire,
     fate: Arc<Fate>,
     leash: tokio::sync::Mutex<Leash>,
+    /// The calls that are to blame if it crashes now.
+    pub(crate) suspects: Arc<Suspects>,
+    /// It is to be killed: nobody is to begin anything with it.
+    condemned: AtomicBool,
     stop_timeout: Duration,
     _folder: TempDir,
 }
@@ -91,6 +97,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) form: StartForm,
     /// The plugin's settings for `/configure`.
     pub(crate) settings: Option<&'a Value>,
+    /// Where it is noted who brought it down.
+    pub(crate) ledger: &'a Arc<Ledger>,
 }
 
 impl Start {
@@ -137,10 +145,16 @@ impl Start {
         let logs = tokio::spawn(logs::drain_stderr(BufReader::new(stderr), Arc::clone(&voice)));
         let (tell, mut told) = oneshot::channel();
         tokio::spawn(drain_stdout(stdout, given.clone(), tell, Arc::clone(&voice)));
+        let suspects = Arc::new(Suspects::default());
         {
-            let fate = Arc::clone(&fate);
+            let (fate, suspects, ledger) =
+                (Arc::clone(&fate), Arc::clone(&suspects), Arc::clone(plan.ledger));
             tokio::spawn(async move {
                 let how = waiting.ended().await;
+                // Before anybody hears of it: whoever tries again at once is to find it noted.
+                if !how.clean() {
+                    suspects.blame(&ledger);
+                }
                 // Its last words are worth a moment; a descendant may hold the pipe for ever.
                 let _ = tokio::time::timeout(logs::LAST_LINES, logs).await;
                 *fate.how.lock() = Some(how);
@@ -195,6 +209,8 @@ impl Start {
             wire,
             fate: Arc::clone(&fate),
             leash: tokio::sync::Mutex::new(leash),
+            suspects,
+            condemned: AtomicBool::new(false),
             stop_timeout: host.stop_timeout,
             _folder: folder,
         });
@@ -267,10 +283,7 @@ impl Start {
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
         let (mut answer, returning) = self.open(method, path, body, deadline, false).await?;
-        let bytes = match self.unless_ended(answer.whole()).await {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(self.explained(error).await),
-        };
+        let bytes = self.whole(&mut answer).await?;
         self.wire.keep(returning);
         Ok(bytes)
     }
@@ -302,6 +315,14 @@ impl Start {
             biased;
             done = work => done,
             () = self.fate.ended.cancelled() => Err(CallError::Lost(self.end_text())),
+        }
+    }
+
+    /// The rest of an answer.
+    pub(crate) async fn whole(&self, answer: &mut Answer) -> Result<Bytes, CallError> {
+        match self.unless_ended(answer.whole()).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(self.explained(error).await),
         }
     }
 
@@ -374,8 +395,19 @@ impl Start {
         self.leash.lock().await.terminate().await;
     }
 
+    /// From now on nobody begins anything with it: it is about to be killed.
+    pub(crate) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
+    /// Whether calls may begin: it runs, and is not about to be killed.
+    pub(crate) fn serves(&self) -> bool {
+        !self.has_ended() && !self.condemned.load(Ordering::Acquire)
+    }
+
     /// Kills it, and everything below it.
     pub(crate) async fn kill(&self) {
+        self.condemn();
         self.leash.lock().await.kill();
     }
 

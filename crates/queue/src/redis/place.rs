@@ -1,8 +1,9 @@
 //! Which node gets a device that has none: the placer chooses, the scripts make sure that the choice
 //! still holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use netpulse_model::worker::NodeInfo;
 use netpulse_model::{DeviceKey, QueueName};
@@ -25,6 +26,9 @@ struct Candidate {
     info: NodeInfo,
     idle: usize,
 }
+
+/// After that, devices that are placed one by one are left without: their placer hangs.
+const ONE_BY_ONE: Duration = Duration::from_secs(10);
 
 impl Candidate {
     /// What it owns, or what of that is busy.
@@ -84,11 +88,16 @@ impl Shared {
                 }
             };
             let mut pairs = Vec::new();
+            let mut waiting: BTreeMap<String, (usize, DeviceKey)> = BTreeMap::new();
             for (key, choice) in chosen {
                 match choice {
                     Ok(node) => pairs.push((key, node)),
-                    Err(why) => tracing::warn!(device = %key, why, "its jobs wait: no node for it"),
+                    Err(why) => waiting.entry(why).or_insert((0, key)).0 += 1,
                 }
+            }
+            // It is asked again and again: one line for all of them.
+            for (why, (devices, first)) in waiting {
+                tracing::warn!(devices, %first, why, "their jobs wait: no node for them");
             }
             if pairs.is_empty() {
                 return;
@@ -144,12 +153,24 @@ async fn place(
         let together = match placer.place(&infos, &left).await {
             Ok(chosen) if chosen.len() == left.len() => chosen,
             Ok(_) => vec![None; left.len()],
+            // It was asked about this device alone, and there is room: to ask again changes nothing,
+            // and a placer that hangs would take its time twice.
+            Err(text) if left.len() == 1 => {
+                why = text;
+                break;
+            }
             Err(text) => {
                 // One too many must not leave the others without: they are placed one by one.
                 tracing::debug!(why = text, "the devices are placed one by one");
                 let mut one_by_one = Vec::with_capacity(left.len());
                 let mut infos = infos;
+                let until = Instant::now() + ONE_BY_ONE;
                 for key in &left {
+                    if Instant::now() > until {
+                        why.clone_from(&text);
+                        one_by_one.push(None);
+                        continue;
+                    }
                     let chosen = placer.place(&infos, std::slice::from_ref(key)).await;
                     let chosen = match chosen {
                         Ok(mut chosen) => chosen.pop().flatten(),

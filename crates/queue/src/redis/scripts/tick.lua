@@ -16,7 +16,12 @@ for _, item in ipairs(items) do
   elseif sort == 'n' then
     over = take_all(name, vouched[call('HGET', P .. 'node:' .. name, 'life') or ''], 100)
   elseif sort == 'h' then
-    homeless[#homeless + 1] = name
+    if call('SISMEMBER', P .. 'homeless', name) == 1 then
+      homeless[#homeless + 1] = name
+      -- Whoever is told may die, or its scheduler may fail: asked again until a node has it.
+      call('ZADD', P .. 'timers', int(now + 15000000), item)
+      over = false
+    end
   elseif sort == 'b' then
     call('ZREM', P .. 'timers', item)
     balance()
