@@ -509,6 +509,9 @@ mod tests {
         assert!(groups(r"\x41\u0042", "AB", false).is_some());
         assert!(groups(r"(?i)straße", "STRAßE", false).is_some());
         assert!(groups(r"(?P<a>x)(?P=a)$", "xx", true).is_some());
+        // What is repeated no times has no width and no effect, whatever it is.
+        assert!(syntax::parse(r"(?<=a(?:b*){0})c").is_ok());
+        assert_eq!(groups(r"((a){0})+", "", true), Some(vec![Some((0, 0))]));
     }
 
     /// Patterns of the kind that templates hold, and some that are worse.
