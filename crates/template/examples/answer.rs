@@ -20,8 +20,11 @@ fn answer(call: &Value) -> Result<Value, TemplateError> {
     }
     engines.parse(&ParseCall {
         name: text("engine"),
-        template: Some(text("template")),
+        template: call["template"].as_str(),
         text: text("text"),
+        platform: call["platform"].as_str(),
+        command: call["command"].as_str(),
+        use_ntc_template: call["platform"].is_string(),
         ..ParseCall::default()
     })
 }

@@ -17,7 +17,7 @@ pub fn width(node: &Node) -> (u64, Option<u64>) {
         Node::Repeat { node, min, max, .. } => {
             let (low, high) = width(node);
             let most = match (high, max) {
-                (Some(0), _) => Some(0),
+                (Some(0), _) | (_, Some(0)) => Some(0),
                 (Some(high), Some(max)) => Some(high.saturating_mul(u64::from(*max))),
                 _ => None,
             };

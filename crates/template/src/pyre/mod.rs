@@ -509,6 +509,9 @@ mod tests {
         assert!(groups(r"\x41\u0042", "AB", false).is_some());
         assert!(groups(r"(?i)straße", "STRAßE", false).is_some());
         assert!(groups(r"(?P<a>x)(?P=a)$", "xx", true).is_some());
+        // What is repeated no times has no width and no effect, whatever it is.
+        assert!(syntax::parse(r"(?<=a(?:b*){0})c").is_ok());
+        assert_eq!(groups(r"((a){0})+", "", true), Some(vec![Some((0, 0))]));
     }
 
     /// Patterns of the kind that templates hold, and some that are worse.
@@ -561,9 +564,17 @@ mod tests {
                             2 => format!("(?P<NAME>(?:{piece}){repeat})"),
                             3 => format!("(?={piece})"),
                             4 => format!("(?!{piece})"),
-                            // Of a look-behind in a look-behind PCRE2 itself is not always right.
-                            6 if !piece.contains("(?<") => format!("(?<={piece})"),
-                            7 if !piece.contains("(?<") => format!("(?<!{piece})"),
+                            // PCRE2 does not look further back than a look-behind is long, and so is
+                            // wrong about what looks back from the beginning of one.
+                            6 | 7
+                                if piece.contains("(?<")
+                                    || piece.contains(r"\b")
+                                    || piece.contains(r"\B") =>
+                            {
+                                format!("(?:{piece})")
+                            }
+                            6 => format!("(?<={piece})"),
+                            7 => format!("(?<!{piece})"),
                             5 if piece.chars().count() == 1 => format!("{piece}{repeat}"),
                             _ => format!("(?:{piece}){repeat}"),
                         })

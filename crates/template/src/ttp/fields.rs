@@ -16,9 +16,9 @@ pub(crate) type Part = Range<u32>;
 pub(crate) struct Fields<'t>(Vec<Field<'t>>);
 
 impl<'t> Fields<'t> {
-    /// With room for some.
+    /// With room for some, in a block that allocators have at hand.
     pub fn new() -> Self {
-        Self(Vec::with_capacity(32))
+        Self(Vec::with_capacity(9))
     }
 
     /// Where the values of a new match begin.

@@ -110,8 +110,6 @@ pub(crate) struct Context<'a> {
     pub results: &'a [Value],
     /// Results of templates already done, by name.
     pub templates: &'a [(String, Value)],
-    /// Set once a value that JSON cannot hold was made.
-    pub marked: bool,
     /// Largest value in bytes.
     pub max_value: usize,
     pub searches: &'a Searches,
@@ -442,7 +440,6 @@ pub(crate) fn apply(call: &Call, data: Value, ctx: &mut Context<'_>) -> Result<(
             let made = made.ok_or_else(|| {
                 TtpError::new("data", format!("{}: '{s}' is not an address of that kind", call.name))
             })?;
-            ctx.marked = true;
             (ip_object(made), Flag::None)
         }
         "is_ip" => {

@@ -239,7 +239,6 @@ pub(crate) fn apply(
             if let (Some(a), Some(m)) = (data.get(&ip_key), data.get(&mask_key))
                 && let Some(made) = ip::to_ip(&format!("{}/{}", py_str(a), py_str(m)), None)
             {
-                ctx.marked = true;
                 data.insert(ip_key, ip_object(made));
             }
             Done::Keep

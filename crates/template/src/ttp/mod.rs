@@ -165,6 +165,8 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Template {
     parts: Vec<Single>,
+    /// Whether literals of the template hold what JSON cannot.
+    marked: bool,
     options: Options,
     searches: regex::Searches,
 }
@@ -175,8 +177,11 @@ impl Template {
     /// # Errors
     /// A text that is not a template, Python in it, an invalid pattern or unknown function.
     pub fn compile(text: &str, options: &Options) -> Result<Self, TtpError> {
+        value::were_marked();
+        let parts = template::compile(text, &options.name, options)?;
         Ok(Self {
-            parts: template::compile(text, &options.name, options)?,
+            parts,
+            marked: value::were_marked(),
             options: options.clone(),
             searches: regex::Searches::default(),
         })
@@ -187,7 +192,9 @@ impl Template {
     /// # Errors
     /// As [`Template::compile`].
     pub fn add(&mut self, text: &str, name: &str) -> Result<(), TtpError> {
+        value::were_marked();
         self.parts.extend(template::compile(text, name, &self.options)?);
+        self.marked |= value::were_marked();
         Ok(())
     }
 
@@ -215,6 +222,7 @@ impl Template {
             )));
         }
         let mut budget = parse::Budget::new(Instant::now() + self.options.timeout, self.options.max_matches);
+        value::were_marked();
         let mut globals = Map::new();
         let mut done: Vec<(String, Value)> = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
@@ -241,8 +249,8 @@ impl Template {
                 *results = out.run(results.take(), &scope)?;
             }
         }
-        for (_, results) in &mut done {
-            value::settle(results);
+        if value::were_marked() || self.marked {
+            done.iter_mut().for_each(|(_, results)| value::settle(results));
         }
         if !run.templates.is_empty() {
             done.retain(|(n, _)| run.templates.contains(n));
@@ -300,7 +308,6 @@ impl Template {
                     lookups,
                     results: &results,
                     templates: done,
-                    marked: false,
                     max_value: self.options.max_value,
                     searches: &self.searches,
                 };

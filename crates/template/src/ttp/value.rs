@@ -8,16 +8,30 @@ use serde_json::{Map, Value};
 
 pub(crate) const IP: &str = "\0ip";
 
+thread_local! {
+    /// Whether a mark was made on this thread since it was last asked.
+    static MARKED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether a mark was made since the last call: only then must results be settled.
+pub(crate) fn were_marked() -> bool {
+    MARKED.replace(false)
+}
+
 /// The map key for a literal key; keys that are not text are marked.
 pub(crate) fn key_of(v: &Value) -> String {
     match v {
         Value::String(s) => s.clone(),
-        other => format!("\0{}", py_str(other)),
+        other => {
+            MARKED.set(true);
+            format!("\0{}", py_str(other))
+        }
     }
 }
 
 /// Makes an address object.
 pub(crate) fn ip_object(text: String) -> Value {
+    MARKED.set(true);
     let mut m = Map::new();
     m.insert(IP.to_owned(), Value::String(text));
     Value::Object(m)
