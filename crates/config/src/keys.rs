@@ -87,7 +87,7 @@ sections! {
         /// Seconds a stopping server waits for running jobs.
         drain_timeout: u64 = 30, Rule::Range(0, DAY);
         /// Failures in a row after which a device that does not answer, or refuses a login, is left alone for a while; 0: never.
-        breaker_failures: usize = 3, Rule::Range(0, 1000);
+        breaker_failures: usize = 3, Rule::Range(0, 10_000);
         /// Seconds it is left alone: its jobs fail at once, or are held when they may be retried.
         breaker_pause: u64 = 30, Rule::Range(1, DAY);
         /// Connections being opened at a time.

@@ -150,14 +150,14 @@ impl Shared {
         self.prepare().await;
         let count = jobs.len();
         let bytes = jobs.iter().map(|job| job.payload.len() + 500).sum();
-        let until = self.until_for(bytes);
+        let mut until = self.until_for(bytes);
         let mut parts = self.packed(jobs, bytes);
         let (mut out, mut ids) = (Vec::with_capacity(count), Vec::new());
         while let Some(part) = parts.recv().await {
             let met = match part {
                 Ok(part) => {
                     let own: Vec<String> = part.iter().map(|job| job.id.clone()).collect();
-                    let met = self.submit_part(part, until).await;
+                    let met = self.submit_part(part, &mut until).await;
                     ids.extend(own);
                     met
                 }
@@ -213,11 +213,12 @@ impl Shared {
         told
     }
 
-    /// Accepts what one script takes.
+    /// Accepts what one script takes. What a scheduler takes to choose is added to the time there is: it
+    /// is not the store that is slow.
     async fn submit_part(
         self: &Arc<Self>,
         mut packed: Vec<Packed>,
-        until: Instant,
+        until: &mut Instant,
     ) -> Result<Vec<Submitted>, QueueError> {
         let mut answers = vec![String::new(); packed.len()];
         let mut choices = Choices::new();
@@ -227,7 +228,9 @@ impl Shared {
             // Jobs of one script keep their order all the same.
             let blind = tries == 0 && self.options.placer.is_some();
             if !blind {
+                let asked = Instant::now();
                 choices.extend(self.choices(&packed, &open).await?);
+                *until += asked.elapsed();
             }
             for at in &open {
                 if let Some(job) = packed.get_mut(*at) {
@@ -236,7 +239,7 @@ impl Shared {
                 }
             }
             let jobs: Vec<&Packed> = open.iter().filter_map(|at| packed.get(*at)).collect();
-            let sent = self.send_jobs(&jobs, blind, until).await?;
+            let sent = self.send_jobs(&jobs, blind, *until).await?;
             let mut left = Vec::new();
             for (at, answer) in open.iter().zip(sent) {
                 // The node that was chosen, or had the device, has died since.
