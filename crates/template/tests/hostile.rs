@@ -133,8 +133,14 @@ fn deep_nesting() {
     ] {
         assert!(render(&open.repeat(20_000)).is_err());
     }
-    let nested = "[".repeat(20_000) + &"]".repeat(20_000);
-    assert!(render(&format!("{{{{ {nested} }}}}")).is_err());
+    for many in [399, 20_000, 400_000] {
+        for (open, close) in ["[]", "()"].map(|pair| pair.split_at(1)) {
+            let nested = open.repeat(many) + "1" + &close.repeat(many);
+            // What is not refused must not end the process either.
+            let done = render(&format!("{{{{ {nested} }}}}"));
+            assert!(many < 400 || done.is_err(), "{many} {open}");
+        }
+    }
 }
 
 #[test]

@@ -60,12 +60,17 @@ pub fn charge(items: usize) -> Result<(), Error> {
 
 /// How deep an expression is at most: `(line within the code, ...)` of the first that is too deep.
 pub fn too_deep(code: &str) -> bool {
-    let mut at = 0;
-    depth(code, &mut at) > DEEPEST
+    depth(code, &mut 0, 0) > DEEPEST
 }
 
 /// Chains of one level add up, what stands in brackets adds its own; commas and colons end a chain.
-fn depth(code: &str, at: &mut usize) -> usize {
+/// `level` brackets are open.
+fn depth(code: &str, at: &mut usize, level: usize) -> usize {
+    if level > DEEPEST {
+        // Enough is known; counting on would itself go too deep.
+        *at = code.len();
+        return level;
+    }
     let (mut deepest, mut chain, mut inner) = (0, 0usize, 0);
     while *at < code.len() {
         let length = token(&code[*at..]);
@@ -74,7 +79,7 @@ fn depth(code: &str, at: &mut usize) -> usize {
         match piece {
             "(" | "[" | "{" => {
                 chain += 1;
-                inner = inner.max(depth(code, at));
+                inner = inner.max(depth(code, at, level + 1));
             }
             ")" | "]" | "}" => break,
             "," | ":" => {
@@ -146,6 +151,8 @@ mod tests {
         assert!(too_deep(&format!("1{}", " + 1".repeat(401))));
         assert!(too_deep(&"-".repeat(500)));
         assert!(too_deep(&format!("f({})", "x.y|z(".repeat(300))));
+        assert!(too_deep(&"(".repeat(2_000_000)));
+        assert!(!too_deep(&format!("{}1{}", "(".repeat(399), ")".repeat(399))));
         assert!(!too_deep(&format!("[{}]", "{'a': -1, 'b': x.y|z}, ".repeat(5000))));
         assert!(!too_deep(&format!("'{}'", "+-".repeat(500))));
     }
