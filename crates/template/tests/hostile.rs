@@ -144,6 +144,19 @@ fn deep_nesting() {
 }
 
 #[test]
+fn macros_that_call_themselves_over_a_long_list_end_in_time() {
+    let engines = Engines::new(Config::default());
+    let long: Vec<usize> = (0..200_000).collect();
+    for template in [
+        "{% macro f(n) %}{% set y = 'x' in long %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+        "{% for x in [40] recursive %}{% set y = 'x' in long %}{% if x %}{{ loop([x - 1]) }}{{ loop([x - 1]) }}{% endif %}{% endfor %}",
+    ] {
+        let done = timed(|| engines.render("jinja2", template, &json!({"long": long}), None));
+        assert_eq!(done.unwrap_err().code, code::LIMIT, "{template}");
+    }
+}
+
+#[test]
 fn endless_templates() {
     for template in [
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",

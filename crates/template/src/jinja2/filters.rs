@@ -22,6 +22,7 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("groupby", groupby);
     environment.add_filter("bounded", bounded);
     environment.add_filter("mutable", super::mutable::mutable);
+    environment.add_function("__timed__", super::guard::timed);
     environment.add_function("namespace", super::mutable::namespace);
     environment.add_function("cycler", |items: Rest<Value>| Value::from_object(Cycler::new(items.0)));
     environment.add_filter("looped", super::guard::looped);

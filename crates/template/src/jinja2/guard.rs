@@ -94,6 +94,11 @@ fn depth(code: &str, at: &mut usize, level: usize) -> usize {
     deepest.max(chain + inner)
 }
 
+/// What begins what may be called again and again.
+pub fn timed() -> Result<Value, Error> {
+    if in_time() { Ok(Value::UNDEFINED) } else { Err(too_much()) }
+}
+
 /// What a loop runs over: nothing is no list, as in Python, and a long one is timed.
 pub fn looped(value: Value) -> Result<Value, Error> {
     if value.is_none() {

@@ -247,7 +247,7 @@ fn attribute(target: &str) -> Option<(&str, &str)> {
 
 /// Statements that are written otherwise; false where one stays as it is.
 ///
-/// The list of a loop passes a filter (see [`super::guard`]), what is set of a namespace is given to
+/// The list of a loop passes a filter and a macro's body begins with a look at the clock (see [`super::guard`]), what is set of a namespace is given to
 /// its method (see [`super::mutable`]), `with` gets its values before any name is set, `autoescape` gets a scope.
 fn statement(code: &str, options: &Options, sets: &mut Sets, bound: Option<usize>, out: &mut String) -> bool {
     let (start, end) = (&options.block_start_string, &options.block_end_string);
@@ -273,7 +273,17 @@ fn statement(code: &str, options: &Options, sets: &mut Sets, bound: Option<usize
         if let Some((word, rest)) = more {
             out.push_str(word);
             rewrite_code(rest, bound, out);
+            if word == "recursive" {
+                out.push_str(&format!(" {end}{start} do __timed__() "));
+            }
         }
+        return true;
+    }
+    if let Some(rest) = begins("macro") {
+        // One that calls itself twice, and twice again, looks at the clock each time.
+        out.push_str(" macro ");
+        rewrite_code(rest, bound, out);
+        out.push_str(&format!(" {end}{start} do __timed__() "));
         return true;
     }
     if let Some(rest) = begins("set") {
