@@ -501,6 +501,15 @@ fn a_new_python_plugin_of_every_kind_passes_the_doctor_and_installs() {
         Command::new(repository().join("plugins/build-python")).arg(at.join("mine")).arg(&one).status();
     assert!(built.unwrap().success());
     let installed = folder.path().join("installed");
+    // Without the kit in it, it is no plugin, and the way to make it one is told.
+    let output = Command::new(program)
+        .args(["plugin", "install", at.join("mine").to_str().unwrap(), "--dir"])
+        .arg(&installed)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(7) && said.contains("plugins/build-python"), "{said}");
     for words in [&["install", one.to_str().unwrap()][..], &["list", "--local"]] {
         let output = Command::new(program)
             .arg("plugin")

@@ -25,7 +25,13 @@ const ENVIRONMENT: &[&str] = &["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR",
 /// It cannot be run, takes too long, fails, or its answer is not what a plugin says.
 pub async fn capabilities(file: &Path, name: &str, patience: Duration) -> Result<Value> {
     let no = |why: String| {
-        InstallError::new(Trouble::NotAPlugin, format!("{name} is no plugin that can be used: {why}"))
+        let kit_is_missing = why.contains("No module named 'netpulse_plugin'");
+        let error =
+            InstallError::new(Trouble::NotAPlugin, format!("{name} is no plugin that can be used: {why}"));
+        if !kit_is_missing {
+            return error;
+        }
+        error.hint("plugin and kit are installed as one file: `plugins/build-python FILE OUTPUT` makes it")
     };
     let mut child = start(file).await.map_err(|e| no(format!("it cannot be run: {e}")))?;
     let out = child.stdout.take();
