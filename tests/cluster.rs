@@ -16,31 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mischief::Mischief;
-use netpulse_simulator::{Faults, Plan, Running, Simulator};
+use netpulse_simulator::Faults;
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::cluster::{Client, Cluster, Part, Process, RedisServer, device_args, figure, netpulse};
+use support::cluster::{
+    Client, Cluster, Part, Process, RedisServer, change, device_args, devices, figure, netpulse, query,
+    received,
+};
 use support::{KEY, eventually};
-
-fn devices(count: u32) -> Running {
-    Simulator::start(Plan { enable: "enable".into(), ..Plan::of("cisco_ios", count) }).unwrap()
-}
-
-fn query(running: &Running, device: usize) -> Value {
-    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "command": "show clock"})
-}
-
-fn change(running: &Running, device: usize, mark: usize) -> Value {
-    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "enable_mode": true,
-        "config": [format!("interface Loopback{mark}"), format!("description mark-{mark:05}")]})
-}
-
-/// How often a device received the line of a change.
-fn received(running: &Running, device: usize, mark: usize) -> usize {
-    let line = format!("description mark-{mark:05}");
-    let lines = running.journal().lines(u32::try_from(device).unwrap());
-    lines.iter().filter(|received| received.trim() == line).count()
-}
 
 /// The node whose worker ran a job.
 fn node_of(job: &Value) -> String {

@@ -9,9 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use netpulse_simulator::{Plan, Running, Simulator};
+use netpulse_simulator::Running;
 use serde_json::{Value, json};
-use support::cluster::{Client, Part, Process, RedisServer, client_of, device_args, netpulse};
+use support::cluster::{
+    Client, Part, Process, RedisServer, change, client_of, devices, netpulse, query, received,
+};
 use support::{KEY, Reaped, eventually, free_port};
 
 /// The rights that docs/redis.md asks for, word by word.
@@ -54,26 +56,6 @@ fn signed(dir: &Path, authority: &str, name: &str) {
              -extfile names -out {name}.crt"
         ),
     );
-}
-
-fn devices(count: u32) -> Running {
-    Simulator::start(Plan { enable: "enable".into(), ..Plan::of("cisco_ios", count) }).unwrap()
-}
-
-fn query(running: &Running, device: usize) -> Value {
-    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "command": "show clock"})
-}
-
-fn change(running: &Running, device: usize, mark: usize) -> Value {
-    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "enable_mode": true,
-        "config": [format!("interface Loopback{mark}"), format!("description mark-{mark:05}")]})
-}
-
-/// How often a device received the line of a change.
-fn received(running: &Running, device: usize, mark: usize) -> usize {
-    let line = format!("description mark-{mark:05}");
-    let lines = running.journal().lines(u32::try_from(device).unwrap());
-    lines.iter().filter(|received| received.trim() == line).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use netpulse_simulator::{Plan, Running, Simulator};
 use serde_json::{Value, json};
 
 use super::{KEY, Reaped, eventually, free_port};
@@ -407,4 +408,27 @@ pub fn device_args(device: &netpulse_simulator::Device) -> Value {
     let at = device.ssh.unwrap();
     json!({"device_type": "cisco_ios", "host": at.ip().to_string(), "port": at.port(), "username": "admin",
         "password": "admin", "secret": "enable"})
+}
+
+/// So many simulated Cisco devices.
+pub fn devices(count: u32) -> Running {
+    Simulator::start(Plan { enable: "enable".into(), ..Plan::of("cisco_ios", count) }).unwrap()
+}
+
+/// A query of one of them.
+pub fn query(running: &Running, device: usize) -> Value {
+    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "command": "show clock"})
+}
+
+/// A change of one of them whose lines bear a mark.
+pub fn change(running: &Running, device: usize, mark: usize) -> Value {
+    json!({"driver": "netmiko", "connection_args": device_args(running.device(device)), "enable_mode": true,
+        "config": [format!("interface Loopback{mark}"), format!("description mark-{mark:05}")]})
+}
+
+/// How often a device received the line of a change.
+pub fn received(running: &Running, device: usize, mark: usize) -> usize {
+    let line = format!("description mark-{mark:05}");
+    let lines = running.journal().lines(u32::try_from(device).unwrap());
+    lines.iter().filter(|received| received.trim() == line).count()
 }
