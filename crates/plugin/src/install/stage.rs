@@ -124,7 +124,16 @@ pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<()> {
 /// The right to change a folder of plugins, until dropped.
 #[derive(Debug)]
 pub struct Guard {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked holds the file until it runs its program.
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "the folder of plugins is free once its file is closed");
+        }
+    }
 }
 
 impl Guard {
@@ -154,7 +163,7 @@ impl Guard {
                 std::fs::remove_file(folder.join(&name)).map_err(failed)?;
             }
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
