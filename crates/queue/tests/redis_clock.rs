@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use netpulse_model::{JobStatus, Outcome};
 use netpulse_queue::conformance::{
-    SOON, accept, acquire, applied, change, claim, device, job, outcome_of, query, sending, signal,
+    SOON, accept, acquire, applied, change, claim, device, job, no_connection, outcome_of, query, sending,
+    signal,
 };
 use netpulse_queue::{Queue, QueueError, Redis, RedisOptions, Signal, Verdict};
 use server::{Server, free_port};
@@ -93,4 +94,32 @@ async fn promise_2_6_a_clock_that_is_set_takes_no_lease_and_prolongs_none() {
     accept(&*other, query("sw0")).await;
     signal(&mut signals, |s| *s == Signal::Device(device("sw0"))).await;
     second.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_next_try_does_not_wait_for_a_clock_that_was_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = WallClock::new(folder.path(), "redis");
+    let server = Server::start_in(free_port(), &[], &clock.environment()).await;
+    let queue = process(&server, "a").await;
+    let mut signals = queue.join("n1", 10.into()).await.unwrap();
+    let beat = alive(&queue, "n1");
+    let tried = accept(&*queue, query("sw1")).await;
+    let lease = acquire(&*queue, "n1", "sw1").await;
+    let held = claim(&*queue, &lease).await;
+    queue.retry(&held.token, Duration::from_secs(2), &no_connection("no answer")).await.unwrap();
+    clock.slow(HOUR);
+    // Not before its time, and not an hour after it.
+    let began = Instant::now();
+    signal(&mut signals, |s| *s == Signal::Device(device("sw1"))).await;
+    loop {
+        if let Some(again) = queue.claim(&lease).await.unwrap() {
+            assert_eq!((again.job.id, again.job.attempt), (tried.id, 2));
+            break;
+        }
+        assert!(began.elapsed() < SOON, "it still waits");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+    beat.abort();
 }
